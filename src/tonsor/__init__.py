@@ -1,0 +1,55 @@
+"""tonsor: structured pruning for any PyTorch model, with proof.
+
+>>> import torch, tonsor
+>>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+>>> slim, report = tonsor.prune(net, torch.randn(2, 8), budget="params=50%")
+
+Names are loaded when first used, so that importing tonsor does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tonsor._version import __version__
+
+if TYPE_CHECKING:
+    from tonsor.anatomy import Anatomy, inspect
+    from tonsor.api import Report, apply, prune
+    from tonsor.axes.registry import rule
+    from tonsor.criteria.registry import criterion
+    from tonsor.criteria.score import Scores, score
+    from tonsor.errors import TonsorError
+    from tonsor.graph.inputs import Inputs
+    from tonsor.graph.trace import trace
+    from tonsor.plan import Plan
+    from tonsor.select.budget import Budget, macs, params
+    from tonsor.select.make import plan as plan  # noqa: PLC0414
+
+_HOMES = {
+    "Anatomy": "anatomy", "inspect": "anatomy", "Report": "api", "apply": "api", "prune": "api",
+    "rule": "axes.registry", "criterion": "criteria.registry", "Scores": "criteria.score",
+    "score": "criteria.score", "TonsorError": "errors", "Inputs": "graph.inputs",
+    "trace": "graph.trace", "Plan": "plan", "Budget": "select.budget", "macs": "select.budget",
+    "params": "select.budget", "plan": "select.make",
+}  # fmt: skip
+
+__all__ = [
+    "Anatomy", "Budget", "Inputs", "Plan", "Report", "Scores", "TonsorError", "__version__",
+    "apply", "criterion", "inspect", "macs", "params", "plan", "prune", "rule", "score", "trace",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module 'tonsor' has no attribute '{name}'"
+        raise AttributeError(message)
+    value = getattr(import_module(f"tonsor.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,245 @@
+"""What is tied to what in a model, what may be cut, and why the rest may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from tonsor.axes.solve import has_rule, solve
+from tonsor.cost.account import Account, account
+from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
+from tonsor.graph.inputs import Inputs, as_inputs
+from tonsor.graph.trace import Mode, trace, unwrap
+from tonsor.surgery.settle import Settled, settle
+from tonsor.types import (
+    Axis,
+    Conv,
+    Graph,
+    Group,
+    GroupKind,
+    Leaf,
+    Member,
+    Mend,
+    Pin,
+    Ref,
+    Solution,
+    leaves,
+)
+
+HEAD_DIM = (
+    "the dimension of a head inside attention, off by default because the attention scale "
+    "depends on it"
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Groups of coupled slices, convolutions, pins, and the cost of everything.
+
+    `groups` are in the order of the model; those with pins can't be cut. `unreached` lists
+    parameters that the example input never led to. `model` is the model that was inspected,
+    which nothing here has changed.
+    """
+
+    model: nn.Module = field(repr=False)
+    inputs: Inputs = field(repr=False)
+    solution: Solution = field(repr=False)
+    groups: tuple[Group, ...]
+    mends: tuple[Mend, ...] = field(repr=False)
+    cost: Account = field(repr=False)
+
+    @property
+    def graph(self) -> Graph:
+        """The recorded run."""
+        return self.solution.graph
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Parameters that no recorded operator has read."""
+        return self.graph.unreached
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Group]:
+        """Groups by their names."""
+        return {g.name: g for g in self.groups}
+
+    @property
+    def prunable(self) -> tuple[Group, ...]:
+        """The groups that may be cut."""
+        return tuple(g for g in self.groups if g.prunable)
+
+    @property
+    def pinned(self) -> tuple[Group, ...]:
+        """The groups that may not be cut, each with its reasons."""
+        return tuple(g for g in self.groups if not g.prunable)
+
+    @cached_property
+    def convs(self) -> tuple[Conv, ...]:
+        """Every convolution with its geometry."""
+        return tuple(_convs(self.solution))
+
+    def axes(self, tensor: str) -> tuple[Axis, ...]:
+        """Return the axis of every dimension of a parameter or buffer."""
+        return self.solution.of(tensor)
+
+    def groups_of(self, module: str) -> Iterator[Group]:
+        """Yield the groups that run through the parameters of a module."""
+        for group in self.groups:
+            if any(_owner(m.tensor) == module or m.tensor == module for m in group.members):
+                yield group
+
+    def explain(self, name: str) -> Explanation:
+        """Say of a module or parameter what it is tied to, if it may be cut, and why not.
+
+        Printing the answer gives text, `.to_json()` the same as data.
+        """
+        return explain(self, name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that `print(anatomy)` shows, as plain data."""
+        return anatomy_json(self)
+
+    def __str__(self) -> str:
+        return anatomy_text(self)
+
+
+def inspect(
+    model: nn.Module, inputs: Any, *, head_dims: bool = False, mode: Mode = "auto"
+) -> Anatomy:
+    """Find out what is tied to what, by running the model once and trying cuts on shapes.
+
+    `inputs` is an example: a tensor, a tuple of positionals, a dict of keywords, or
+    `tonsor.Inputs(x, mask=mask)`. The model is left exactly as it is. `head_dims=True` also
+    frees the dimensions of attention heads.
+
+    >>> import torch, tonsor
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> [g.name for g in tonsor.inspect(net, torch.randn(2, 8)).prunable]
+    ['0.weight[0]']
+    """
+    model = unwrap(model)
+    given = as_inputs(inputs)
+    solution = solve(trace(model, given, known=has_rule, mode=mode))
+    pins = {name: list(reasons) for name, reasons in solution.pins.items()}
+    for name, pin in _policy(model, solution, head_dims=head_dims):
+        pins.setdefault(name, []).append(pin)
+    found = _leaves_of_parameters(solution)
+    free = [leaf for leaf in found.values() if leaf.name not in pins]
+    settled = settle(model, given, solution, free)
+    for name, pin in settled.pins.items():
+        pins.setdefault(name, []).append(pin)
+    return Anatomy(
+        model=model,
+        inputs=given,
+        solution=solution,
+        groups=_groups(solution, found, pins, settled),
+        mends=settled.mends,
+        cost=account(solution),
+    )
+
+
+def _leaves_of_parameters(solution: Solution) -> dict[str, Leaf]:
+    """Find every leaf that runs through a parameter; positions of kernels are no group."""
+    found: dict[str, Leaf] = {}
+    for value in solution.graph.parameters.values():
+        for axis in solution.axes[value]:
+            for leaf in leaves(axis):
+                kinds = {p.kind for p in solution.pins.get(leaf.name, ())}
+                if leaf.size > 1 and kinds != {"kernel"}:
+                    found.setdefault(leaf.name, leaf)
+    return found
+
+
+def _policy(model: nn.Module, solution: Solution, *, head_dims: bool) -> Iterator[tuple[str, Pin]]:
+    """Yield pins that come from what a leaf is, not from what was seen of it."""
+    if not head_dims:
+        for name, roles in solution.roles.items():
+            if "head_dim" in roles:
+                yield name, Pin("head_dim", HEAD_DIM)
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            for name, _ in module.named_parameters(prefix=path):
+                if name in solution.graph.tensors:
+                    for axis in solution.of(name):
+                        for leaf in leaves(axis):
+                            yield leaf.name, Pin("scripted", "its module is scripted", "", path)
+
+
+def _groups(
+    solution: Solution,
+    found: Mapping[str, Leaf],
+    pins: Mapping[str, list[Pin]],
+    settled: Settled,
+) -> tuple[Group, ...]:
+    members: dict[str, list[Member]] = {name: [] for name in found}
+    for tensor, value in solution.graph.tensors.items():
+        for dim, axis in enumerate(solution.axes[value]):
+            for name in dict.fromkeys(leaf.name for leaf in leaves(axis)):
+                if name in members:
+                    members[name].append(Member(tensor, dim, axis))
+    approximate: dict[str, dict[str, None]] = {}
+    for mix in solution.mixes:
+        if mix.approximate:
+            for axis in mix.axes:
+                for leaf in leaves(axis):
+                    approximate.setdefault(leaf.name, {})[mix.what] = None
+    ties = {name: i for i, tie in enumerate(settled.ties) for name in tie}
+    return tuple(
+        Group(
+            name=name,
+            size=leaf.size,
+            kind=_kind(solution.roles.get(name, frozenset())),
+            members=tuple(members[name]),
+            pins=tuple(pins.get(name, ())),
+            approximate=tuple(approximate.get(name, ())),
+            tie=ties.get(name),
+        )
+        for name, leaf in found.items()
+    )
+
+
+def _kind(roles: frozenset[str]) -> GroupKind:
+    if "head_dim" in roles:
+        return "head_dim"
+    return "heads" if "heads" in roles else "channels"
+
+
+def _owner(tensor: str) -> str:
+    return tensor.rpartition(".")[0]
+
+
+def _convs(solution: Solution) -> Iterator[Conv]:
+    graph = solution.graph
+    for op in graph.ops:
+        if not op.name.startswith("aten.conv") or not isinstance(op.get("weight"), Ref):
+            continue
+        weight, data = op["weight"].value, op["input"].value
+        rank = len(solution.axes[weight]) - 2
+        out = op.outputs[0]
+        assert out is not None
+        transposed = "transpose" in op.name or bool(op.get("transposed", False))
+        channel = -1 - rank
+        yield Conv(
+            name=op.module,
+            weight=graph.name_of.get(weight, ""),
+            kernel=graph.values[weight].shape[2:],
+            stride=_each(op.get("stride", 1), rank),
+            padding=_each(op.get("padding", 0), rank),
+            dilation=_each(op.get("dilation", 1), rank),
+            groups=op.get("groups", 1),
+            transposed=transposed,
+            input_size=graph.values[data].shape[-rank:],
+            output_size=graph.values[out].shape[-rank:],
+            in_axis=solution.axes[data][channel],
+            out_axis=solution.axes[out][channel],
+        )
+
+
+def _each(value: Any, rank: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return values * rank if len(values) == 1 else values

@@ -1,0 +1,115 @@
+"""The verbs, in the order of the story: trace, inspect, score, plan, apply, prove, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tonsor.anatomy import Anatomy, inspect
+from tonsor.criteria.score import Combine, Scores, score
+from tonsor.explain import short
+from tonsor.plan import Plan
+from tonsor.select.budget import Budget
+from tonsor.select.make import plan
+from tonsor.select.names import Named
+from tonsor.select.rank import Rank
+from tonsor.surgery.proof import Proof
+
+__all__ = ["Report", "apply", "inspect", "plan", "prune", "score"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a prune did: the plan, the cost before and after, the proof, and what was pinned."""
+
+    plan: Plan
+    anatomy: Anatomy
+    proof: Proof | None
+
+    @property
+    def macs(self) -> tuple[int, int]:
+        """Multiply-accumulates for one sample, before and after."""
+        return self.anatomy.cost.macs(), self.anatomy.cost.macs(self.plan.counts)
+
+    @property
+    def params(self) -> tuple[int, int]:
+        """Parameters, before and after."""
+        return self.anatomy.cost.params(), self.anatomy.cost.params(self.plan.counts)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a careful user should know about this result."""
+        return tuple(_warnings(self))
+
+    def __str__(self) -> str:
+        lines = [type(self.anatomy.model).__name__]
+        for name, (before, after) in (("parameters", self.params), ("MACs", self.macs)):
+            share = after / before if before else 1.0
+            lines.append(f"  {name:<10} {short(before):>9} → {short(after):>9}  ({share:.1%} kept)")
+        cut = len(self.plan.keep)
+        lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
+                     f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
+        lines.append(f"  {self.proof}" if self.proof else "  not proven (verify=False)")
+        lines += [f"  note: {w}" for w in self.warnings]
+        return "\n".join(lines)
+
+
+def _warnings(report: Report) -> Iterable[str]:
+    made = report.plan.made_by
+    if made.get("met") is False:
+        yield (
+            f"the nearest reachable step keeps {made['reached']:,.0f}, "
+            f"the budget allows {made['limit']:,.0f}"
+        )
+    approximate = {
+        what for name in report.plan.keep for what in report.anatomy.by_name[name].approximate
+    }
+    if approximate:
+        yield f"{', '.join(sorted(approximate))} now take statistics over fewer indices; fine-tune"
+    if report.anatomy.unreached:
+        number = len(report.anatomy.unreached)
+        yield f"{number} parameter(s) were never reached by the example input and are left whole"
+
+
+def apply(model: nn.Module, plan: Plan, *, inputs: Any = None, verify: bool = True) -> nn.Module:
+    """Cut a model according to a plan; see `Plan.apply`."""
+    return plan.apply(model, inputs=inputs, verify=verify)
+
+
+def prune(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    budget: str | Budget | None = None,
+    by: str | Scores = "l2",
+    rank: Rank = "global",
+    keep: Iterable[Named] = (),
+    ratios: Mapping[str, float] | None = None,
+    round_to: int = 1,
+    floor: int | float = 0.1,
+    combine: Combine = "mean",
+    seed: int = 0,
+    head_dims: bool = False,
+    verify: bool = True,
+) -> tuple[nn.Module, Report]:
+    """Inspect, plan, cut and prove in one call; return the slim model and a report.
+
+    The options are those of `plan` and `inspect`. The model given is not touched.
+
+    >>> import torch, tonsor
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> slim, report = tonsor.prune(net, torch.randn(2, 8), budget="macs=50%")
+    >>> slim[0].out_features, report.params
+    (8, (212, 108))
+    """
+    anatomy = inspect(model, inputs, head_dims=head_dims)
+    decided = plan(
+        anatomy, budget, by=by, rank=rank, keep=keep, ratios=ratios, round_to=round_to,
+        floor=floor, combine=combine, seed=seed,
+    )  # fmt: skip
+    slim = decided.apply(anatomy.model, verify=False)
+    proof = decided.prove(anatomy.model, slim) if verify else None
+    return slim, Report(decided, anatomy, proof)

@@ -1,0 +1,1 @@
+"""Give every dimension of every recorded tensor an axis."""

@@ -1,0 +1,69 @@
+"""Matrix products: the contracted axes are one, the others pass through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tonsor.axes.registry import rule
+from tonsor.axes.rules.attention import note_weighted
+from tonsor.axes.solver import Axes, Solver
+from tonsor.types import Op, Ref
+
+
+@rule("aten.linear")
+def linear(s: Solver, op: Op) -> list[Axes]:
+    """y = x Wᵀ + b."""
+    x, weight, bias = s.axes_of(op, "input", "weight", "bias")
+    s.contract(op["input"], -1, op["weight"], -1)
+    out = [weight[0]] if len(weight) == 2 else []
+    if bias and out:
+        s.unify(weight[0], bias[0])
+    return [[*x[:-1], *out]]
+
+
+def product_axes(s: Solver, a: Ref, b: Ref, shape: tuple[int, ...]) -> Axes:
+    """Return the axes of a @ b, with the broadcasting of `torch.matmul`."""
+    x, y = s.of(a), s.of(b)
+    s.contract(a, -1, b, -2 if len(y) > 1 else -1)
+    if len(y) > 1 and not s.is_zeroed(b):
+        note_weighted(s, a, y[-1])
+    rows = [x[-2]] if len(x) > 1 else []
+    columns = [y[-1]] if len(y) > 1 else []
+    lead = list(shape[: len(shape) - len(rows) - len(columns)])
+    batch: Axes = []
+    for i, size in enumerate(lead):
+        found = None
+        for axes in (x[:-2], y[:-2]):
+            j = i - len(lead) + len(axes)
+            if j >= 0 and axes[j].size == size:
+                found = axes[j] if found is None else s.unify(found, axes[j])
+        batch.append(s.fresh(size) if found is None else found)
+    return [*batch, *rows, *columns]
+
+
+@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten.__matmul__")
+def matmul(s: Solver, op: Op) -> list[Axes]:
+    """a @ b in all its forms."""
+    b: Any = next(op[k] for k in ("other", "mat2", "vec", "tensor") if isinstance(op.get(k), Ref))
+    return [product_axes(s, op["self"], b, s.out_shape(op))]
+
+
+@rule("aten.addmm", "aten.addmv", "aten.baddbmm")
+def addmm(s: Solver, op: Op) -> list[Axes]:
+    """bias + a @ b."""
+    names = (("mat1", "mat2"), ("mat", "vec"), ("batch1", "batch2"))
+    a, b = next((op[p], op[q]) for p, q in names if isinstance(op.get(p), Ref))
+    shape = s.out_shape(op)
+    axes = product_axes(s, a, b, shape)
+    for node, other in zip(axes, s.broadcast(op, [op["self"]], shape), strict=True):
+        s.unify(node, other)
+    return [axes]
+
+
+@rule("aten.cdist", "aten._cdist_forward")
+def cdist(s: Solver, op: Op) -> list[Axes]:
+    """Distances between the rows of two tensors sum over their last axis."""
+    x, y = s.axes_of(op, "x1", "x2")
+    s.mix([s.unify(x[-1], y[-1])], "distances", approximate=False)
+    lead = [s.unify(a, b) if a.size == b.size else a for a, b in zip(x[:-2], y[:-2], strict=True)]
+    return [[*lead, x[-2], y[-2]]]

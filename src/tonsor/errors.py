@@ -1,0 +1,60 @@
+"""Every error tonsor raises, as one tree.
+
+```
+TonsorError
+├── TraceError      the model could not be run or recorded on the given inputs
+├── UnsupportedModelError   scripted or quantised: refused before anything is touched
+├── SelectionError  a name, pattern or option points at nothing
+├── BudgetError     the target can't be reached; carries the smallest that can
+├── ScoreError      weights that can't be ranked (NaN, meta device)
+├── PlanError       a plan does not belong to this model, or two plans contradict
+├── SurgeryError    a cut failed; the model given is untouched
+└── ProofError      pruned and masked model disagree; the slim model is withheld
+```
+"""
+
+from __future__ import annotations
+
+
+class TonsorError(Exception):
+    """The root of all errors raised on purpose by tonsor."""
+
+
+class TraceError(TonsorError):
+    """The model could not be run or recorded on the given inputs."""
+
+
+class UnsupportedModelError(TonsorError):
+    """The model is of a kind that can't be cut, such as a scripted or quantised one."""
+
+
+class SelectionError(TonsorError):
+    """A name, pattern or option points at nothing."""
+
+
+class BudgetError(TonsorError):
+    """The target can't be met; `minimum` is the smallest kept fraction that can."""
+
+    def __init__(self, message: str, minimum: float | None = None) -> None:
+        super().__init__(message)
+        self.minimum = minimum
+
+
+class ScoreError(TonsorError):
+    """The weights can't be ranked, because they hold NaN or no values at all."""
+
+
+class PlanError(TonsorError):
+    """A plan does not belong to this model, or two plans contradict each other."""
+
+
+class SurgeryError(TonsorError):
+    """A cut failed; the model that was given is untouched."""
+
+
+class ProofError(TonsorError):
+    """The pruned and the masked model disagree; the pruned one is withheld."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where

@@ -1,0 +1,1 @@
+"""Record one forward pass as an immutable graph of operators."""

@@ -1,0 +1,86 @@
+"""Copy a model with other tensors in it, leaving the model itself alone.
+
+Tracing runs on such a copy (with fake or shared tensors), surgery fills one with smaller
+tensors. Python state is copied, so whatever a forward pass writes stays in the copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+Replace = Callable[[str, Tensor], Tensor]
+
+_ATOMIC = (
+    int, float, complex, bool, str, bytes, type, types.NoneType, types.FunctionType,
+    types.BuiltinFunctionType, types.ModuleType, torch.dtype, torch.device, torch.Size, range,
+)  # fmt: skip
+_DICTS = (dict, OrderedDict)
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter and buffer under every name it has."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def clone(model: nn.Module, replace: Replace) -> nn.Module:
+    """Copy `model`, with `replace(name, tensor)` in the place of each parameter and buffer.
+
+    Ties stay ties: a tensor that has several names is replaced once.
+    """
+    memo: dict[int, Any] = {}
+    alive: list[Any] = []
+    for name, tensor in named_tensors(model):
+        if id(tensor) not in memo:
+            memo[id(tensor)] = replace(name, tensor)
+            alive.append(tensor)
+    plain = [m for m in model.modules() if _is_plain(m)]
+    for module in plain:
+        memo[id(module)] = module.__class__.__new__(module.__class__)
+    for module in plain:
+        state = {key: _copy(value, memo, alive) for key, value in module.__dict__.items()}
+        memo[id(module)].__dict__.update(state)
+    return _copy(model, memo, alive)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether copying `__dict__` is all that copying this module means."""
+    if parametrize.is_parametrized(module):
+        return True  # its class only restates the default behaviour
+    kind = type(module)
+    return (
+        not hasattr(kind, "__deepcopy__")
+        and kind.__getstate__ is object.__getstate__
+        and kind.__reduce_ex__ is object.__reduce_ex__
+    )
+
+
+def _copy(value: Any, memo: dict[int, Any], alive: list[Any]) -> Any:
+    if isinstance(value, _ATOMIC):
+        return value
+    known = memo.get(id(value))
+    if known is not None:
+        return known
+    if type(value) in _DICTS:
+        fresh = type(value)()
+        memo[id(value)] = fresh
+        alive.append(value)
+        fresh.update({k: _copy(v, memo, alive) for k, v in value.items()})
+        return fresh
+    if isinstance(value, Tensor):  # a plain attribute; it may even have a history
+        memo[id(value)] = value.detach().clone()
+        alive.append(value)
+        return memo[id(value)]
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # noqa: BLE001  locks, handles, generators: share what can't be copied
+        memo[id(value)] = value
+        return value

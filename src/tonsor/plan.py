@@ -1,0 +1,358 @@
+"""The waist of everything: what goes, in the coordinates of the model it was made for.
+
+A plan is data. It can be printed, saved as JSON, merged with another, carried over to the
+original of an already cut model, compared, applied and undone. Nothing in it is a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tonsor.axes.tree import Mask, count, mask, project
+from tonsor.errors import PlanError
+from tonsor.graph.clone import clone, named_tensors
+from tonsor.graph.inputs import Inputs
+from tonsor.graph.trace import unwrap
+from tonsor.surgery.apply import apply_cut, mask_model
+from tonsor.surgery.proof import Proof, prove
+from tonsor.surgery.slice import cut_tensor, replace_parameter, widen_tensor
+from tonsor.types import Axis, Concat, Cut, Leaf, Mend, Product, leaves
+
+Keep = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept indices per group, and everything needed to cut a model accordingly.
+
+    `fingerprint` names every tensor of the model with its shape, `keep` maps the name of a
+    group to the indices that stay (groups that are whole are absent), `layout` says through
+    which dimensions the groups run, `mends` which attributes follow, and `made_by` who
+    decided (criterion, budget, seed, version).
+    """
+
+    fingerprint: Mapping[str, tuple[int, ...]]
+    keep: Keep
+    layout: Mapping[str, tuple[Axis, ...]]
+    mends: tuple[Mend, ...] = ()
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    probe: Inputs | None = field(default=None, compare=False, repr=False)
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many indices stay in each group that loses some."""
+        return {name: len(kept) for name, kept in self.keep.items()}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of every group in the layout, before anything goes."""
+        return {f.name: f.size for axes in self.layout.values() for a in axes for f in leaves(a)}
+
+    def cut(self) -> Cut:
+        """Return what surgery needs: kept indices of each tensor, new values of attributes."""
+        masks = self._masks()
+        keep: dict[str, tuple[tuple[int, ...] | None, ...]] = {}
+        for name, axes in self.layout.items():
+            kept = [mask(a, masks) for a in axes]
+            if not all(k.all() for k in kept):
+                keep[name] = tuple(
+                    None if k.all() else tuple(k.nonzero()[0].tolist()) for k in kept
+                )
+        sizes = {}
+        for item in self.mends:
+            new = count(item.axis, self.counts)
+            if new != item.axis.size:
+                sizes[item.module, item.path] = new
+        return Cut(keep, sizes)
+
+    def _masks(self) -> dict[str, Mask]:
+        sizes = self.sizes
+        masks: dict[str, Mask] = {}
+        for name, kept in self.keep.items():
+            masks[name] = np.zeros(sizes[name], dtype=np.bool_)
+            masks[name][list(kept)] = True
+        return masks
+
+    def __str__(self) -> str:
+        sizes = self.sizes
+        lines = [f"Plan: {len(self.keep)} of {len(sizes)} groups lose indices"]
+        lines += [f"  {k}: {v}" for k, v in self.made_by.items()]
+        width = max((len(n) for n in self.keep), default=0)
+        lines += [f"  {n:<{width}}  {sizes[n]:>6} → {len(k)}" for n, k in self.keep.items()]
+        return "\n".join(lines)
+
+    # ------------------------------------------------------------ acting
+
+    def check(self, model: nn.Module) -> None:
+        """Raise `PlanError` unless the plan was made for a model of these names and shapes."""
+        found = fingerprint(model)
+        if found == dict(self.fingerprint):
+            return
+        for name, shape in self.fingerprint.items():
+            if name not in found:
+                raise PlanError(f"the plan knows '{name}', the model has no such tensor")
+            if found[name] != tuple(shape):
+                message = (
+                    f"'{name}' has shape {found[name]}, the plan was made for {tuple(shape)}. "
+                    "A plan applies to the original model; for one made on a model that was "
+                    "already cut, use plan.rebase(earlier) first."
+                )
+                raise PlanError(message)
+        extra = next(n for n in found if n not in self.fingerprint)
+        raise PlanError(f"the model has a tensor '{extra}' that the plan knows nothing of")
+
+    def apply(self, model: nn.Module, *, inputs: Any = None, verify: bool = True) -> nn.Module:
+        """Return a slim model of the same class, proven equal to the masked original.
+
+        The model given is not touched. The proof runs on `inputs`, or on those the plan was
+        made with; `verify=False` leaves it out.
+        """
+        model = unwrap(model)
+        self.check(model)
+        slim = apply_cut(model, self.cut())
+        if verify:
+            self.prove(model, slim, inputs=inputs)
+        return slim
+
+    def prove(self, model: nn.Module, slim: nn.Module, *, inputs: Any = None) -> Proof:
+        """Compare the slim model with the masked original in float64, or raise `ProofError`."""
+        given = self.probe if inputs is None else inputs
+        if given is None:
+            message = (
+                "no example input to prove the cut with: pass inputs=..., "
+                "or verify=False to do without the proof"
+            )
+            raise PlanError(message)
+        return prove(unwrap(model), slim, self.cut(), given)
+
+    def mask(self, model: nn.Module) -> nn.Module:
+        """Return a copy of the model at full size with everything that goes set to zero."""
+        self.check(unwrap(model))
+        return mask_model(unwrap(model), self.cut())
+
+    def revert(self, slim: nn.Module, original: nn.Module) -> nn.Module:
+        """Undo: the original's size, the slim model's weights, the original's where cut."""
+        original = unwrap(original)
+        self.check(original)
+        keep = self.cut().keep
+        small = dict(named_tensors(unwrap(slim)))
+
+        def grow(name: str, tensor: Tensor) -> Tensor:
+            kept = keep.get(name) or (None,) * tensor.dim()
+            if name not in small or small[name].shape != _cut_shape(tensor, kept):
+                raise PlanError(f"'{name}' of the slim model is not what this plan leaves of it")
+            return replace_parameter(tensor, widen_tensor(small[name], tensor, kept))
+
+        return clone(original, grow)
+
+    def apply_to(self, optimizer: torch.optim.Optimizer, model: nn.Module, slim: nn.Module) -> None:
+        """Point an optimizer of `model` at `slim`, with momentum sliced like the weights."""
+        keep = self.cut().keep
+        names = {id(p): n for n, p in reversed(list(named_tensors(unwrap(model))))}
+        after = dict(named_tensors(unwrap(slim)))
+        moved: list[tuple[Tensor, Tensor, dict[str, Any] | None]] = []
+        groups = []
+        for group in optimizer.param_groups:
+            params = []
+            for old in group["params"]:
+                name = names.get(id(old))
+                if name is None:
+                    message = "the optimizer holds a parameter that is not one of this model's"
+                    raise PlanError(message)
+                state = optimizer.state.get(old)
+                sliced = None if state is None else {
+                    k: _sliced_state(name, k, v, old, keep.get(name)) for k, v in state.items()
+                }  # fmt: skip
+                moved.append((old, after[name], sliced))
+                params.append(after[name])
+            groups.append(params)
+        for group, params in zip(optimizer.param_groups, groups, strict=True):
+            group["params"] = params
+        for old, new, state in moved:
+            optimizer.state.pop(old, None)
+            if state is not None:
+                optimizer.state[new] = state
+
+    def cut_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Slice a state dict of the original, such as an EMA copy; `module.` is allowed."""
+        keep = self.cut().keep
+        out = {}
+        for name, value in state.items():
+            kept = keep.get(name.removeprefix("module."))
+            out[name] = cut_tensor(value, kept) if kept and isinstance(value, Tensor) else value
+        return out
+
+    # ------------------------------------------------------------ combining
+
+    def merge(self, other: Plan) -> Plan:
+        """Return a plan that removes what either removes; both are of the same original."""
+        if dict(self.fingerprint) != dict(other.fingerprint):
+            message = "the plans were made for different models; see plan.rebase for cut ones"
+            raise PlanError(message)
+        layout = dict(self.layout)
+        for name, axes in other.layout.items():
+            if layout.setdefault(name, axes) != axes:
+                raise PlanError(f"the plans see '{name}' coupled in different ways")
+        keep = dict(self.keep)
+        for name, kept in other.keep.items():
+            both = set(kept) & set(keep.get(name, kept))
+            if not both:
+                raise PlanError(f"together the plans would leave nothing of '{name}'")
+            keep[name] = tuple(sorted(both))
+        mends = {(m.module, m.path): m for m in (*other.mends, *self.mends)}
+        made_by = {"merged": [dict(self.made_by), dict(other.made_by)]}
+        probe = self.probe or other.probe
+        return Plan(self.fingerprint, keep, layout, tuple(mends.values()), made_by, probe)
+
+    def rebase(self, earlier: Plan) -> Plan:
+        """Express a plan made on an already cut model in the coordinates of its original.
+
+        `later.rebase(earlier).apply(original)` is `later.apply(earlier.apply(original))`.
+        """
+        keep_before = earlier.cut().keep
+        self._check_follows(earlier, keep_before)
+        new = {n: a for n, a in self.layout.items() if n not in earlier.layout}
+        layout = {**earlier.layout, **new}
+        masks: dict[str, Mask] = {n: m.copy() for n, m in earlier._masks().items()}
+        later = self._masks()
+        wanted = {}
+        for name, axes in self.layout.items():
+            before = keep_before.get(name) or (None,) * len(axes)
+            wanted[name] = [
+                _in_original(mask(a, later), kept, shape)
+                for a, kept, shape in zip(axes, before, earlier.fingerprint[name], strict=True)
+            ]
+        for name, dims in wanted.items():
+            for axis, want in zip(layout[name], dims, strict=True):
+                for leaf, seen in project(axis, want):
+                    masks[leaf.name] = masks.get(leaf.name, np.ones(leaf.size, np.bool_)) & seen
+        for name, dims in wanted.items():
+            for axis, want in zip(layout[name], dims, strict=True):
+                if not (mask(axis, masks) == want).all():
+                    message = f"the later plan cuts '{name}' finer than the original is coupled"
+                    raise PlanError(message)
+        mends = {(m.module, m.path): m for m in earlier.mends}
+        for item in self.mends:
+            mends.setdefault((item.module, item.path), item)
+        made_by = {"first": dict(earlier.made_by), "then": dict(self.made_by)}
+        kept = {n: tuple(m.nonzero()[0].tolist()) for n, m in masks.items() if not m.all()}
+        return Plan(
+            earlier.fingerprint, kept, layout, tuple(mends.values()), made_by, earlier.probe
+        )
+
+    def relative_to(self, earlier: Plan) -> Plan:
+        """Express this plan in the coordinates of the model that `earlier` has left.
+
+        The way back from `rebase`: `total.relative_to(earlier)` applies to the cut model.
+        """
+        keep = {}
+        for name in {**self.keep, **earlier.keep}:
+            size = self.sizes[name]
+            before = earlier.keep.get(name, tuple(range(size)))
+            now = set(self.keep.get(name, range(size)))
+            if not now <= set(before):
+                raise PlanError(f"the earlier plan removed indices of '{name}' that this keeps")
+            kept = tuple(i for i, index in enumerate(before) if index in now)
+            if len(kept) < len(before):
+                keep[name] = kept
+        counts = earlier.counts
+        cut_before = earlier.cut().keep
+        shapes = {
+            n: tuple(s if k is None else len(k) for s, k in zip(shape, cut_before[n], strict=True))
+            if n in cut_before else shape
+            for n, shape in self.fingerprint.items()
+        }  # fmt: skip
+        layout = {n: tuple(_shrunk(a, counts) for a in axes) for n, axes in self.layout.items()}
+        mends = tuple(replace(m, axis=_shrunk(m.axis, counts)) for m in self.mends)
+        return Plan(shapes, keep, layout, mends, dict(self.made_by), self.probe)
+
+    def _check_follows(self, earlier: Plan, keep: Mapping[str, Sequence[Any]]) -> None:
+        for name, shape in self.fingerprint.items():
+            original = earlier.fingerprint.get(name)
+            if original is None:
+                raise PlanError(f"the earlier plan knows no tensor '{name}'")
+            kept = keep.get(name) or (None,) * len(original)
+            left = tuple(s if k is None else len(k) for s, k in zip(original, kept, strict=True))
+            if left != tuple(shape):
+                message = (
+                    f"the earlier plan leaves '{name}' as {left}, "
+                    f"this plan was made for {tuple(shape)}"
+                )
+                raise PlanError(message)
+
+    def diff(self, other: Plan) -> PlanDiff:
+        """Return which indices only one of the two plans removes."""
+        sizes = {**other.sizes, **self.sizes}
+        mine, theirs = {}, {}
+        for name in sizes:
+            every = set(range(sizes[name]))
+            gone = every - set(self.keep.get(name, every))
+            other_gone = every - set(other.keep.get(name, every))
+            if gone - other_gone:
+                mine[name] = tuple(sorted(gone - other_gone))
+            if other_gone - gone:
+                theirs[name] = tuple(sorted(other_gone - gone))
+        return PlanDiff(mine, theirs)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiff:
+    """Indices that only the first plan removes, and only the second."""
+
+    only_first: Mapping[str, tuple[int, ...]]
+    only_second: Mapping[str, tuple[int, ...]]
+
+    def __bool__(self) -> bool:
+        return bool(self.only_first or self.only_second)
+
+    def __str__(self) -> str:
+        lines = [f"- {n}: {list(i)}" for n, i in self.only_first.items()]
+        lines += [f"+ {n}: {list(i)}" for n, i in self.only_second.items()]
+        return "\n".join(lines) or "the plans remove the same"
+
+
+def fingerprint(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name every parameter and buffer of a model with its shape."""
+    return {n: tuple(t.shape) for n, t in named_tensors(model)}
+
+
+def _cut_shape(tensor: Tensor, kept: Sequence[Sequence[int] | None]) -> tuple[int, ...]:
+    return tuple(s if k is None else len(k) for s, k in zip(tensor.shape, kept, strict=True))
+
+
+def _sliced_state(name: str, key: str, value: Any, old: Tensor, kept: Any) -> Any:
+    if kept is None or not isinstance(value, Tensor) or value.numel() == 1:
+        return value
+    if value.shape != old.shape:
+        message = (
+            f"the optimizer keeps '{key}' of shape {tuple(value.shape)} for '{name}' of shape "
+            f"{tuple(old.shape)}, which can't be sliced; make a new optimizer for the slim model"
+        )
+        raise PlanError(message)
+    return cut_tensor(value, kept)
+
+
+def _in_original(later: Mask, kept: Sequence[int] | None, size: int) -> Mask:
+    if kept is None:
+        return later
+    out = np.zeros(size, dtype=np.bool_)
+    out[np.asarray(kept)[later]] = True
+    return out
+
+
+def _shrunk(axis: Axis, counts: Mapping[str, int]) -> Axis:
+    if isinstance(axis, Leaf):
+        return Leaf(axis.name, counts.get(axis.name, axis.size))
+    if isinstance(axis, Concat):
+        parts = tuple(_shrunk(p, counts) for p in axis.segments)
+        return Concat(parts, sum(p.size for p in parts))
+    parts = tuple(_shrunk(p, counts) for p in axis.factors)
+    return Product(parts, int(np.prod([p.size for p in parts])))

@@ -1,0 +1,1 @@
+"""Cut tensors, mend sizes, try before cutting, prove after."""

@@ -1,0 +1,73 @@
+"""Make a slim copy of a model: the user's own class, smaller tensors, mended sizes."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tonsor.errors import SurgeryError
+from tonsor.graph.clone import clone
+from tonsor.surgery.attributes import set_integer
+from tonsor.surgery.slice import cut_tensor, mask_tensor, replace_parameter
+from tonsor.types import Cut
+
+
+def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
+    """Return a slim copy of the model; the model itself is untouched, whatever happens."""
+
+    def replace(name: str, tensor: Tensor) -> Tensor:
+        kept = cut.keep.get(name)
+        if tensor.is_meta:
+            message = (
+                f"'{name}' is on the meta device and has no values to keep. Planning needs "
+                "shapes only, cutting needs weights: load them, then apply the plan."
+            )
+            raise SurgeryError(message)
+        data = tensor.detach().clone() if kept is None else cut_tensor(tensor, kept)
+        new = replace_parameter(tensor, data)
+        if tensor.grad is not None:
+            new.grad = tensor.grad.clone() if kept is None else cut_tensor(tensor.grad, kept)
+        return new
+
+    try:
+        slim = clone(model, replace)
+        mend(slim, cut)
+    except SurgeryError:
+        raise
+    except Exception as error:
+        message = f"{type(model).__name__} could not be cut: {type(error).__name__}: {error}"
+        raise SurgeryError(message) from error
+    return slim
+
+
+def mask_model(model: nn.Module, cut: Cut) -> nn.Module:
+    """Return a copy of the model with everything that the cut removes set to zero."""
+
+    def replace(name: str, tensor: Tensor) -> Tensor:
+        kept = cut.keep.get(name)
+        if kept is None or not isinstance(tensor, nn.Parameter):
+            return replace_parameter(tensor, tensor.detach().clone())
+        return replace_parameter(tensor, mask_tensor(tensor, kept))
+
+    return clone(model, replace)
+
+
+def mend(slim: nn.Module, cut: Cut) -> None:
+    """Set the integer attributes that encode sizes, and refresh weights made by hooks."""
+    for (module, path), value in cut.sizes.items():
+        set_integer(slim.get_submodule(module), path, value)
+    touched = {name.rpartition(".")[0] for name in cut.keep}
+    for name in touched:
+        module = slim.get_submodule(name)
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__name__ in ("WeightNorm", "SpectralNorm"):
+                setattr(module, hook.name, _computed(hook, module))
+
+
+def _computed(hook: object, module: nn.Module) -> Tensor:
+    training, module.training = module.training, False
+    try:
+        if hasattr(hook, "n_power_iterations"):
+            return hook.compute_weight(module, do_power_iteration=False).detach()  # type: ignore[attr-defined]
+        return hook.compute_weight(module).detach()  # type: ignore[attr-defined]
+    finally:
+        module.training = training

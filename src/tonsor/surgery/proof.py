@@ -1,0 +1,233 @@
+"""The proof: pruned and masked model agree in float64, or the first difference is named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tonsor.axes.solve import has_rule, solve
+from tonsor.axes.tree import Mask, mask, project
+from tonsor.errors import ProofError
+from tonsor.graph.clone import clone
+from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
+from tonsor.graph.record import Recorder
+from tonsor.graph.trace import record_run
+from tonsor.surgery.apply import mask_model
+from tonsor.surgery.reference import Reference, promoted, run_promoted
+from tonsor.surgery.slice import replace_parameter
+from tonsor.types import Cut, Op, Solution
+
+TOLERANCE = 1e-9
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How far apart the two models are, relative to the largest value of each output."""
+
+    error: float
+    outputs: int
+    tolerance: float = TOLERANCE
+    operators: int = 0
+    masked_operators: int = 0
+
+    def __str__(self) -> str:
+        text = f"pruned equals masked in float64 to {self.error:.1e} on {self.outputs} output(s)"
+        if self.masked_operators:
+            text += f"; {self.masked_operators} operator(s) took statistics over kept indices"
+        return text
+
+
+def prove(model: nn.Module, slim: nn.Module, cut: Cut, inputs: Any) -> Proof:
+    """Run the masked original and the slim model in float64 and compare every output."""
+    given = as_inputs(inputs)
+    with _proving():
+        error, outputs, reference = 0.0, 0, None
+        for probe in _probes(given):
+            masked = _double(mask_model(model, cut))
+            reference, wanted = _run_masked(masked, cut, probe)
+            slim_double = _double(clone(slim, _copied))
+            try:
+                got = run_promoted(slim_double, probe.map(_as_double), _plain, None)
+            except Exception as failure:
+                message = f"the slim model does not run: {type(failure).__name__}: {failure}"
+                raise ProofError(message) from failure
+            del slim_double
+            apart, number = _compare(wanted, got)
+            if apart > TOLERANCE:
+                where = _locate(masked, slim, reference, probe)
+                message = (
+                    f"pruned and masked model differ by {apart:.1e} (relative, in float64). {where}"
+                )
+                raise ProofError(message, where)
+            error, outputs = max(error, apart), number
+    assert reference is not None
+    return Proof(
+        error=error,
+        outputs=outputs,
+        operators=len(reference.solution.graph.ops),
+        masked_operators=len(reference.mixing),
+    )
+
+
+def _probes(given: Inputs) -> Iterator[Inputs]:
+    """Yield the example itself, and one with other floating-point values."""
+    yield given
+    if any(t.is_floating_point() for _, t in given.tensors()):
+        generator = torch.Generator().manual_seed(0)
+
+        def other(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor.detach().clone()
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+            scale = tensor.detach().float().std(correction=0).cpu()
+            return (tensor.detach().cpu().float() + noise * (scale + 1e-3)).to(tensor)
+
+        yield given.map(other)
+
+
+@contextmanager
+def _proving() -> Iterator[None]:
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng([]):
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _copied(name: str, tensor: Tensor) -> Tensor:
+    return replace_parameter(tensor, tensor.detach().clone())
+
+
+def _as_double(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().clone()
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _double(model: nn.Module) -> nn.Module:
+    """Turn a copy into float64, plain tensor attributes included."""
+    model = model.double().eval()
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
+    return model
+
+
+def _plain(index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return promoted(func, args, kwargs)
+
+
+def _run_masked(masked: nn.Module, cut: Cut, probe: Inputs) -> tuple[Reference, Any]:
+    """Run the masked model; where statistics are over cut axes, over what is kept of them.
+
+    Which operators these are is read off a recording of the very run, so that a model which
+    goes another way on other values is still followed.
+    """
+    solution = None
+    for _ in range(_ATTEMPTS):
+        reference = None if solution is None else Reference(solution, _leaf_masks(solution, cut))
+        execute = _plain if reference is None else reference.execute
+        recorder = Recorder(masked, has_rule, execute=execute, lines=False)
+        out: list[Any] = []
+        graph = record_run(recorder, masked, probe.map(_as_double), "real", out)
+        if reference is None:
+            solution = solve(graph)
+            reference = Reference(solution, _leaf_masks(solution, cut))
+            if not reference.mixing:
+                return reference, out[0]
+        elif [o.name for o in graph.ops] == [o.name for o in reference.solution.graph.ops]:
+            return reference, out[0]
+        else:
+            solution = solve(graph)
+    message = "the model runs other operators each time, so nothing can be proven of it"
+    raise ProofError(message)
+
+
+def _leaf_masks(solution: Solution, cut: Cut) -> dict[str, Mask]:
+    """Read the masks of leaves off the kept indices of tensors."""
+    masks: dict[str, Mask] = {}
+    for name, kept in cut.keep.items():
+        axes = solution.of(name)
+        for axis, indices in zip(axes, kept, strict=True):
+            if indices is not None:
+                want = np.zeros(axis.size, dtype=np.bool_)
+                want[list(indices)] = True
+                for leaf, seen in project(axis, want):
+                    masks[leaf.name] = masks.get(leaf.name, np.ones(leaf.size, np.bool_)) & seen
+    for name, kept in cut.keep.items():
+        for axis, indices in zip(solution.of(name), kept, strict=True):
+            left = np.flatnonzero(mask(axis, masks)).tolist()
+            if left != list(range(axis.size) if indices is None else indices):
+                message = f"'{name}' is coupled differently in float64 than when it was planned"
+                raise ProofError(message)
+    return masks
+
+
+def _compare(wanted: Any, got: Any) -> tuple[float, int]:
+    first, second = list(tensors_in(wanted)), list(tensors_in(got))
+    if len(first) != len(second):
+        message = f"the slim model returns {len(second)} tensors, the original {len(first)}"
+        raise ProofError(message)
+    worst = 0.0
+    for (path, a), (_, b) in zip(first, second, strict=True):
+        if a.shape != b.shape:
+            message = f"output '{path}' has shape {tuple(b.shape)}, the original {tuple(a.shape)}"
+            raise ProofError(message)
+        worst = max(worst, _apart(a, b))
+    return worst, len(first)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference relative to the largest value; infinite if NaNs differ."""
+    if a.numel() == 0:
+        return 0.0
+    if not (a.is_floating_point() or a.is_complex()):
+        return 0.0 if torch.equal(a, b) else float("inf")
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return float("inf")
+    finite = a.isfinite()
+    if not finite.any():
+        return 0.0
+    a, b = a[finite], b[finite]
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
+
+
+def _locate(masked: nn.Module, slim: nn.Module, reference: Reference, probe: Inputs) -> str:
+    """Run both again and name the first operator whose kept results differ."""
+    results: list[tuple[Op, list[Tensor | None]]] = []
+
+    def remember(op: Op, out: list[Tensor | None]) -> None:
+        results.append((op, [None if t is None else t.clone() for t in out]))
+
+    def kept_of(op: Op, which: int, tensor: Tensor) -> Tensor:
+        value = reference.solution.graph.ops[op.index].outputs[which]
+        for dim, axis in enumerate(reference.solution.axes[value] if value is not None else ()):
+            kept = torch.from_numpy(np.flatnonzero(mask(axis, reference.keep)))
+            tensor = tensor.index_select(dim, kept.to(tensor.device))
+        return tensor
+
+    run_promoted(masked, probe.map(_as_double), reference.execute, remember)
+    wanted, results = results, []
+    run_promoted(_double(clone(slim, _copied)), probe.map(_as_double), _plain, remember)
+    for (op, first), (other, second) in zip(wanted, results, strict=False):
+        if op.name != other.name:
+            return f"First seen in '{op.module}': {op.name} became {other.name}."
+        for i, (a, b) in enumerate(zip(first, second, strict=False)):
+            if a is None or b is None:
+                continue
+            a = kept_of(op, i, a)
+            if a.shape != b.shape or _apart(a, b) > TOLERANCE:
+                return f"First seen in '{op.module}', after {op.name}."
+    return "No single operator differs."

@@ -1,0 +1,109 @@
+"""The masked reference: the original at full size, computing as if cut slices were absent.
+
+Parameters are zero where they were cut, and that is nearly all. Operators for which zero is
+not the neutral element (normalisations, means, products of two activations) run on the kept
+indices only, and their result is spread out again with zeros. Everything else is the user's
+own code at its own sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tonsor.axes.solve import has_rule
+from tonsor.axes.tree import Mask, count, mask
+from tonsor.graph.inputs import Inputs
+from tonsor.graph.record import Execute, Observe, Recorder
+from tonsor.types import Axis, Op, Ref, Solution
+
+_LOW = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def promoted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operator, with every request for a lower precision raised to float64."""
+    names = [a.name for a in func._schema.arguments]
+    if "dtype" in names:
+        place = names.index("dtype")
+        if place < len(args) and args[place] in _LOW:
+            args = (*args[:place], torch.float64, *args[place + 1 :])
+        elif kwargs.get("dtype") in _LOW:
+            kwargs = {**kwargs, "dtype": torch.float64}
+    return func(*args, **kwargs)
+
+
+def run_promoted(
+    model: nn.Module, inputs: Inputs, execute: Execute, observe: Observe | None
+) -> Any:
+    """Run a model in eval mode under the recorder, every operator through `execute`."""
+    recorder = Recorder(model, has_rule, execute=execute, observe=observe, lines=False)
+    with recorder.recording():
+        return inputs.call(model)
+
+
+class Reference:
+    """How operators run in the masked reference."""
+
+    def __init__(self, solution: Solution, keep: Mapping[str, Mask]) -> None:
+        self.solution = solution
+        self.keep = keep
+        self.counts = {name: int(m.sum()) for name, m in keep.items()}
+        self.sizes: dict[int, list[tuple[str, int | None, Axis]]] = {}
+        for op, argument, place, axis in solution.sizes:
+            self.sizes.setdefault(op, []).append((argument, place, axis))
+        self.mixing = {
+            m.op for m in solution.mixes if any(count(a, self.counts) != a.size for a in m.axes)
+        }
+
+    def execute(self, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator, on kept indices only where it mixes along cut axes."""
+        if index not in self.mixing:
+            return promoted(func, args, kwargs)
+        op = self.solution.graph.ops[index]
+        bound = dict(kwargs)
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            bound[argument.name] = value
+        bound = {n: self._kept(op.args.get(n), v) for n, v in bound.items()}
+        for argument, place, axis in self.sizes.get(index, ()):
+            bound[argument] = _resized(bound[argument], place, count(axis, self.counts))
+        names = [a.name for a in func._schema.arguments if not a.kwarg_only]
+        last = max((i for i, n in enumerate(names) if n in bound), default=-1)
+        positional = [bound.pop(n) for n in names[: last + 1]]
+        return self._spread(op, promoted(func, tuple(positional), bound))
+
+    def _kept(self, ref: Any, value: Any) -> Any:
+        if isinstance(ref, Ref) and isinstance(value, Tensor):
+            for dim, axis in enumerate(self.solution.axes[ref.value]):
+                if count(axis, self.counts) != axis.size and value.shape[dim] == axis.size:
+                    kept = torch.from_numpy(np.flatnonzero(mask(axis, self.keep)))
+                    value = value.index_select(dim, kept.to(value.device))
+            return value
+        if isinstance(ref, tuple) and isinstance(value, (tuple, list)):
+            return type(value)(self._kept(r, v) for r, v in zip(ref, value, strict=True))
+        return value
+
+    def _spread(self, op: Op, out: Any) -> Any:
+        many = isinstance(out, (tuple, list))
+        spread = [
+            self._full(self.solution.axes[v], t) if v is not None and isinstance(t, Tensor) else t
+            for v, t in zip(op.outputs, out if many else [out], strict=True)
+        ]
+        return type(out)(spread) if many else spread[0]
+
+    def _full(self, axes: tuple[Axis, ...], small: Tensor) -> Tensor:
+        for dim, axis in enumerate(axes):
+            if count(axis, self.counts) != axis.size:
+                kept = torch.from_numpy(np.flatnonzero(mask(axis, self.keep))).to(small.device)
+                shape = [*small.shape[:dim], axis.size, *small.shape[dim + 1 :]]
+                small = small.new_zeros(shape).index_copy(dim, kept, small)
+        return small
+
+
+def _resized(value: Any, place: int | None, size: int) -> Any:
+    if place is None:
+        return size
+    return [size if i == place else v for i, v in enumerate(value)]

@@ -1,0 +1,65 @@
+"""Take the kept indices of a tensor, with everything else about it unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Kept = Sequence[Sequence[int] | None]
+
+
+def cut_tensor(tensor: Tensor, kept: Kept) -> Tensor:
+    """Return a smaller tensor with the kept indices of each dimension (None = all)."""
+    out = tensor.detach()
+    for dim, indices in enumerate(kept):
+        if indices is not None:
+            out = out.index_select(dim, torch.as_tensor(indices, device=out.device))
+    return _laid_out_like(tensor, out if out is not tensor else out.clone())
+
+
+def widen_tensor(small: Tensor, big: Tensor, kept: Kept) -> Tensor:
+    """Return `big` with `small` written at its kept indices: the way back from `cut_tensor`."""
+    out = big.detach().clone()
+    places = [
+        torch.arange(n) if k is None else torch.as_tensor(k)
+        for n, k in zip(big.shape, kept, strict=True)
+    ]
+    if not places:
+        out.copy_(small)
+    else:
+        grid = torch.meshgrid(*places, indexing="ij")
+        out[tuple(g.to(out.device) for g in grid)] = small.detach().to(out)
+    return out
+
+
+def mask_tensor(tensor: Tensor, kept: Kept) -> Tensor:
+    """Return the tensor with everything that is not kept set to zero."""
+    out = tensor.detach().clone()
+    for dim, indices in enumerate(kept):
+        if indices is not None:
+            gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=out.device)
+            gone[torch.as_tensor(indices, device=out.device)] = False
+            out.index_fill_(dim, gone.nonzero().flatten(), 0)
+    return out
+
+
+def replace_parameter(old: Tensor, data: Tensor) -> Tensor:
+    """Wrap new data the way the old tensor was: parameter, its subclass, flags and gradient."""
+    if not isinstance(old, nn.Parameter):
+        return data
+    if type(old) is nn.Parameter:
+        new = nn.Parameter(data, requires_grad=old.requires_grad)
+    else:
+        new = torch.Tensor._make_subclass(type(old), data, old.requires_grad)
+    new.__dict__.update(old.__dict__)
+    return new
+
+
+def _laid_out_like(tensor: Tensor, out: Tensor) -> Tensor:
+    for rank, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() == rank and not tensor.is_contiguous():
+            if tensor.is_contiguous(memory_format=layout):
+                return out.contiguous(memory_format=layout)
+    return out.contiguous()
