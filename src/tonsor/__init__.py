@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tonsor.graph.trace import trace
     from tonsor.plan import Plan
     from tonsor.select.budget import Budget, macs, params
-    from tonsor.select.make import plan as plan  # noqa: PLC0414
+    from tonsor.select.make import plan as plan
 
 _HOMES = {
     "Anatomy": "anatomy", "inspect": "anatomy", "Report": "api", "apply": "api", "prune": "api",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +16,8 @@ from tonsor.cost.account import Account, account
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
 from tonsor.graph.inputs import Inputs, as_inputs
 from tonsor.graph.trace import Mode, trace, unwrap
+from tonsor.surgery.blame import blame, cut_fails
+from tonsor.surgery.cutting import make_cut
 from tonsor.surgery.settle import Settled, settle
 from tonsor.types import (
     Axis,
@@ -133,6 +136,10 @@ def inspect(
     settled = settle(model, given, solution, free)
     for name, pin in settled.pins.items():
         pins.setdefault(name, []).append(pin)
+    if solution.graph.ran == "real":
+        free = [leaf for leaf in free if leaf.name not in pins]
+        for name, pin in _wrong_in_value(model, given, solution, free, settled).items():
+            pins.setdefault(name, []).append(pin)
     return Anatomy(
         model=model,
         inputs=given,
@@ -141,6 +148,23 @@ def inspect(
         mends=settled.mends,
         cost=account(solution),
     )
+
+
+def _wrong_in_value(
+    model: nn.Module, given: Inputs, solution: Solution, free: Sequence[Leaf], settled: Settled
+) -> dict[str, Pin]:
+    """Cut half of everything for real and pin what comes out wrong.
+
+    Only needed where values steer the run: such a model may go where shapes alone do not lead.
+    """
+    sizes = {leaf.name: leaf.size for leaf in free}
+    layout = {name: solution.of(name) for name in solution.graph.tensors}
+
+    def failing(names: Sequence[str]) -> str:
+        masks = {n: np.arange(sizes[n]) % 2 == 0 for n in names}
+        return cut_fails(model, given, make_cut(layout, settled.mends, masks))
+
+    return blame(list(sizes), failing, {n: settled.partners(n) for n in sizes})
 
 
 def _leaves_of_parameters(solution: Solution) -> dict[str, Leaf]:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tonsor.axes.tree import Mask, count, mask, project
+from tonsor.axes.tree import Mask, mask, project
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.trace import unwrap
 from tonsor.surgery.apply import apply_cut, mask_model
+from tonsor.surgery.cutting import make_cut
 from tonsor.surgery.proof import Proof, prove
 from tonsor.surgery.slice import cut_tensor, replace_parameter, widen_tensor
 from tonsor.types import Axis, Concat, Cut, Leaf, Mend, Product, leaves
@@ -58,20 +59,7 @@ class Plan:
 
     def cut(self) -> Cut:
         """Return what surgery needs: kept indices of each tensor, new values of attributes."""
-        masks = self._masks()
-        keep: dict[str, tuple[tuple[int, ...] | None, ...]] = {}
-        for name, axes in self.layout.items():
-            kept = [mask(a, masks) for a in axes]
-            if not all(k.all() for k in kept):
-                keep[name] = tuple(
-                    None if k.all() else tuple(k.nonzero()[0].tolist()) for k in kept
-                )
-        sizes = {}
-        for item in self.mends:
-            new = count(item.axis, self.counts)
-            if new != item.axis.size:
-                sizes[item.module, item.path] = new
-        return Cut(keep, sizes)
+        return make_cut(self.layout, self.mends, self._masks())
 
     def _masks(self) -> dict[str, Mask]:
         sizes = self.sizes

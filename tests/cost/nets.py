@@ -41,6 +41,13 @@ def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seq
     )
 
 
+class Functional(nn.Module):
+    """A ReLU that is no `nn.ReLU`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
 class Basic(nn.Module):
     """Two 3x3 convolutions; `modules` says whether ReLU is a module or a function."""
 
@@ -50,7 +57,7 @@ class Basic(nn.Module):
         super().__init__()
         self.first = conv_norm(inputs, inner, 3, stride)
         self.second = conv_norm(inner, outputs, 3)
-        self.relu = nn.ReLU() if modules else F.relu
+        self.relu = nn.ReLU() if modules else Functional()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             project = shortcut == "B"
@@ -77,7 +84,7 @@ def cifar_resnet(
         stride = 1 if width == inputs else 2
         blocks.append(Basic(inputs, inside, width, stride, shortcut, modules))
         inputs = width
-    stem = [conv_norm(3, 16, 3), nn.ReLU()]
+    stem = [conv_norm(3, 16, 3), nn.ReLU() if modules else Functional()]
     return nn.Sequential(*stem, *blocks, nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, classes))
 
 

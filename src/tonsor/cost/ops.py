@@ -162,9 +162,8 @@ def reduction(r: Reader, op: Op) -> list[Term]:
     "aten.index_add", "aten.index_add_", "aten.index_reduce", "aten.index_reduce_",
 )  # fmt: skip
 def scattered(r: Reader, op: Op) -> list[Term]:
-    """Every element of the source is added somewhere."""
-    source = op.get("src") or op["source"]
-    return [Term("pointwise", 1, r.of(source))]
+    """Every element that has a place is added there."""
+    return [Term("pointwise", 1, r.of(op["source" if "source" in op.args else "index"]))]
 
 
 @formula("aten.cosine_similarity")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import _disable_current_modes
 
 Replace = Callable[[str, Tensor], Tensor]
 
@@ -45,10 +46,11 @@ def clone(model: nn.Module, replace: Replace) -> nn.Module:
     plain = [m for m in model.modules() if _is_plain(m)]
     for module in plain:
         memo[id(module)] = module.__class__.__new__(module.__class__)
-    for module in plain:
-        state = {key: _copy(value, memo, alive) for key, value in module.__dict__.items()}
-        memo[id(module)].__dict__.update(state)
-    return _copy(model, memo, alive)
+    with _disable_current_modes():  # what is copied is real, even where the tensors are fake
+        for module in plain:
+            state = {key: _copy(value, memo, alive) for key, value in module.__dict__.items()}
+            memo[id(module)].__dict__.update(state)
+        return _copy(model, memo, alive)
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from torch.nn.modules.module import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tonsor.graph.caches import forgetting
 from tonsor.types import Op, Origin, Ref, Source, Value
 
 Known = Callable[[str], bool]
@@ -47,6 +48,7 @@ class Recorder(TorchDispatchMode):
         lines: bool = True,
     ) -> None:
         super().__init__()
+        self.model = model
         self.paths = {id(m): n for n, m in model.named_modules(remove_duplicate=False)}
         self.stack = [""]
         self.ops: list[Op] = []
@@ -138,7 +140,7 @@ class Recorder(TorchDispatchMode):
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with torch.no_grad(), _below_autograd(), self:
+            with forgetting(self.model), torch.no_grad(), _below_autograd(), self:
                 yield self
         finally:
             pre.remove()

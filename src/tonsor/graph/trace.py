@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def trace(
     if mode != "real":
         try:
             return _record(model, inputs, known, fake=True)
-        except Exception as error:  # noqa: BLE001  whatever fails on fakes may run for real
+        except Exception as error:
             if mode == "fake" or _on_meta(model):
                 raise _explain(error, model, inputs) from error
     try:
@@ -91,8 +92,7 @@ def prepared(model: nn.Module, inputs: Inputs, *, fake: bool) -> Iterator[tuple[
     Parameters are shared, buffers are copied (a forward pass may write into them), and the
     random state is put back.
     """
-    with _quiet_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet_rng(), quiet():
         if not fake:
             yield clone(model, _shared).eval(), inputs.map(_detached)
             return
@@ -121,6 +121,19 @@ def _shared(name: str, tensor: Tensor) -> Tensor:
 
 def _detached(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings, and torch's log of what can't be done on fake tensors."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
 
 
 @contextmanager
@@ -186,6 +199,8 @@ def _explain(error: Exception, model: nn.Module, inputs: Inputs) -> TraceError:
         "Check that model(*inputs) runs by itself. Several positional inputs are given as a "
         "tuple, keyword inputs as a dict, both as tonsor.Inputs(x, mask=mask)."
     )
+    if "does not require grad" in str(error):
+        message += "\nIts forward asks for gradients, and nothing can be followed through those."
     if _on_meta(model):
         message += "\nThe model is on the meta device, where only shapes can be traced."
     return TraceError(message)

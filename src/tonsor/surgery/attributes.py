@@ -11,6 +11,7 @@ from tonsor.types import Axis, Mend, Op, Ref, Solution
 
 Path = tuple[str | int, ...]
 _DEPTH = 2
+_BILINEAR = ("out_features", "in1_features", "in2_features")
 
 
 def known_mends(model: nn.Module, solution: Solution) -> tuple[Mend, ...]:
@@ -74,6 +75,9 @@ def _meanings(
         yield "hidden_size", cell
         if w_hh[1] != cell:
             yield "proj_size", w_hh[1]
+    elif kind == "bilinear":
+        for name, axis in zip(_BILINEAR, axes("weight"), strict=True):
+            yield name, axis
     elif kind == "channel_shuffle":
         yield "groups", sized[op.index, "groups", None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,11 @@ from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
 from tonsor.graph.record import Recorder
 from tonsor.graph.trace import record_run
 from tonsor.surgery.apply import mask_model
-from tonsor.surgery.reference import Reference, promoted, run_promoted
+from tonsor.surgery.precision import DOUBLE, NATIVE, TOLERANCE, Precision
+from tonsor.surgery.reference import Reference, run_watched
 from tonsor.surgery.slice import replace_parameter
 from tonsor.types import Cut, Op, Solution
 
-TOLERANCE = 1e-9
 _ATTEMPTS = 4
 
 
@@ -35,46 +35,71 @@ class Proof:
     error: float
     outputs: int
     tolerance: float = TOLERANCE
+    precision: str = "float64"
     operators: int = 0
     masked_operators: int = 0
 
     def __str__(self) -> str:
-        text = f"pruned equals masked in float64 to {self.error:.1e} on {self.outputs} output(s)"
+        text = (
+            f"pruned equals masked in {self.precision} to {self.error:.1e} "
+            f"on {self.outputs} output(s)"
+        )
         if self.masked_operators:
             text += f"; {self.masked_operators} operator(s) took statistics over kept indices"
         return text
 
 
 def prove(model: nn.Module, slim: nn.Module, cut: Cut, inputs: Any) -> Proof:
-    """Run the masked original and the slim model in float64 and compare every output."""
+    """Run the masked original and the slim model in float64 and compare every output.
+
+    A model that can't run in float64 (kernels for lower precision only) is compared as it
+    is, with the tolerance that its precision allows; the proof says so.
+    """
     given = as_inputs(inputs)
     with _proving():
-        error, outputs, reference = 0.0, 0, None
-        for probe in _probes(given):
-            masked = _double(mask_model(model, cut))
-            reference, wanted = _run_masked(masked, cut, probe)
-            slim_double = _double(clone(slim, _copied))
-            try:
-                got = run_promoted(slim_double, probe.map(_as_double), _plain, None)
-            except Exception as failure:
-                message = f"the slim model does not run: {type(failure).__name__}: {failure}"
-                raise ProofError(message) from failure
-            del slim_double
-            apart, number = _compare(wanted, got)
-            if apart > TOLERANCE:
-                where = _locate(masked, slim, reference, probe)
-                message = (
-                    f"pruned and masked model differ by {apart:.1e} (relative, in float64). {where}"
-                )
-                raise ProofError(message, where)
-            error, outputs = max(error, apart), number
+        try:
+            return _prove(model, slim, cut, given, DOUBLE)
+        except _CannotRunError:
+            pass
+    with _proving(torch.float32):
+        try:
+            return _prove(model, slim, cut, given, NATIVE)
+        except _CannotRunError as error:
+            message = f"the masked original does not run: {error.__cause__}"
+            raise ProofError(message) from error.__cause__
+
+
+def _prove(model: nn.Module, slim: nn.Module, cut: Cut, given: Inputs, how: Precision) -> Proof:
+    error, outputs, reference = 0.0, 0, None
+    for probe in _probes(given):
+        masked = how.model(mask_model(model, cut))
+        reference, wanted = _run_masked(masked, cut, probe, how)
+        try:
+            got = run_watched(how.model(clone(slim, _copied)), how.inputs(probe), how.plain, None)
+        except Exception as failure:
+            message = f"the slim model does not run: {type(failure).__name__}: {failure}"
+            raise ProofError(message) from failure
+        apart, outputs = _compare(wanted, got)
+        if not apart <= how.tolerance:
+            where = _locate(masked, slim, reference, probe, how)
+            message = (
+                f"pruned and masked model differ by {apart:.1e} (relative, in {how.name}). {where}"
+            )
+            raise ProofError(message, where)
+        error = max(error, apart)
     assert reference is not None
     return Proof(
         error=error,
         outputs=outputs,
+        tolerance=how.tolerance,
+        precision=how.name,
         operators=len(reference.solution.graph.ops),
         masked_operators=len(reference.mixing),
     )
+
+
+class _CannotRunError(Exception):
+    """The masked original fails in this precision."""
 
 
 def _probes(given: Inputs) -> Iterator[Inputs]:
@@ -94,42 +119,25 @@ def _probes(given: Inputs) -> Iterator[Inputs]:
 
 
 @contextmanager
-def _proving() -> Iterator[None]:
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+def _proving(default: torch.dtype = torch.float64) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng([]):
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             yield
     finally:
-        torch.set_default_dtype(default)
+        torch.set_default_dtype(before)
 
 
 def _copied(name: str, tensor: Tensor) -> Tensor:
     return replace_parameter(tensor, tensor.detach().clone())
 
 
-def _as_double(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().clone()
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _double(model: nn.Module) -> nn.Module:
-    """Turn a copy into float64, plain tensor attributes included."""
-    model = model.double().eval()
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, Tensor) and value.is_floating_point():
-                setattr(module, name, value.double())
-    return model
-
-
-def _plain(index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return promoted(func, args, kwargs)
-
-
-def _run_masked(masked: nn.Module, cut: Cut, probe: Inputs) -> tuple[Reference, Any]:
+def _run_masked(
+    masked: nn.Module, cut: Cut, probe: Inputs, how: Precision
+) -> tuple[Reference, Any]:
     """Run the masked model; where statistics are over cut axes, over what is kept of them.
 
     Which operators these are is read off a recording of the very run, so that a model which
@@ -137,14 +145,19 @@ def _run_masked(masked: nn.Module, cut: Cut, probe: Inputs) -> tuple[Reference, 
     """
     solution = None
     for _ in range(_ATTEMPTS):
-        reference = None if solution is None else Reference(solution, _leaf_masks(solution, cut))
-        execute = _plain if reference is None else reference.execute
+        reference = None
+        if solution is not None:
+            reference = Reference(solution, _leaf_masks(solution, cut), how.run)
+        execute = how.plain if reference is None else reference.execute
         recorder = Recorder(masked, has_rule, execute=execute, lines=False)
         out: list[Any] = []
-        graph = record_run(recorder, masked, probe.map(_as_double), "real", out)
+        try:
+            graph = record_run(recorder, masked, how.inputs(probe), "real", out)
+        except Exception as error:
+            raise _CannotRunError from error
         if reference is None:
             solution = solve(graph)
-            reference = Reference(solution, _leaf_masks(solution, cut))
+            reference = Reference(solution, _leaf_masks(solution, cut), how.run)
             if not reference.mixing:
                 return reference, out[0]
         elif [o.name for o in graph.ops] == [o.name for o in reference.solution.graph.ops]:
@@ -204,7 +217,9 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
 
 
-def _locate(masked: nn.Module, slim: nn.Module, reference: Reference, probe: Inputs) -> str:
+def _locate(
+    masked: nn.Module, slim: nn.Module, reference: Reference, probe: Inputs, how: Precision
+) -> str:
     """Run both again and name the first operator whose kept results differ."""
     results: list[tuple[Op, list[Tensor | None]]] = []
 
@@ -218,9 +233,9 @@ def _locate(masked: nn.Module, slim: nn.Module, reference: Reference, probe: Inp
             tensor = tensor.index_select(dim, kept.to(tensor.device))
         return tensor
 
-    run_promoted(masked, probe.map(_as_double), reference.execute, remember)
+    run_watched(masked, how.inputs(probe), reference.execute, remember)
     wanted, results = results, []
-    run_promoted(_double(clone(slim, _copied)), probe.map(_as_double), _plain, remember)
+    run_watched(how.model(clone(slim, _copied)), how.inputs(probe), how.plain, remember)
     for (op, first), (other, second) in zip(wanted, results, strict=False):
         if op.name != other.name:
             return f"First seen in '{op.module}': {op.name} became {other.name}."
@@ -228,6 +243,6 @@ def _locate(masked: nn.Module, slim: nn.Module, reference: Reference, probe: Inp
             if a is None or b is None:
                 continue
             a = kept_of(op, i, a)
-            if a.shape != b.shape or _apart(a, b) > TOLERANCE:
+            if a.shape != b.shape or not _apart(a, b) <= how.tolerance:
                 return f"First seen in '{op.module}', after {op.name}."
     return "No single operator differs."

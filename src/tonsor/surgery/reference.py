@@ -19,26 +19,11 @@ from tonsor.axes.solve import has_rule
 from tonsor.axes.tree import Mask, count, mask
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.record import Execute, Observe, Recorder
+from tonsor.surgery.precision import Run
 from tonsor.types import Axis, Op, Ref, Solution
 
-_LOW = (torch.float32, torch.float16, torch.bfloat16)
 
-
-def promoted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operator, with every request for a lower precision raised to float64."""
-    names = [a.name for a in func._schema.arguments]
-    if "dtype" in names:
-        place = names.index("dtype")
-        if place < len(args) and args[place] in _LOW:
-            args = (*args[:place], torch.float64, *args[place + 1 :])
-        elif kwargs.get("dtype") in _LOW:
-            kwargs = {**kwargs, "dtype": torch.float64}
-    return func(*args, **kwargs)
-
-
-def run_promoted(
-    model: nn.Module, inputs: Inputs, execute: Execute, observe: Observe | None
-) -> Any:
+def run_watched(model: nn.Module, inputs: Inputs, execute: Execute, observe: Observe | None) -> Any:
     """Run a model in eval mode under the recorder, every operator through `execute`."""
     recorder = Recorder(model, has_rule, execute=execute, observe=observe, lines=False)
     with recorder.recording():
@@ -48,7 +33,8 @@ def run_promoted(
 class Reference:
     """How operators run in the masked reference."""
 
-    def __init__(self, solution: Solution, keep: Mapping[str, Mask]) -> None:
+    def __init__(self, solution: Solution, keep: Mapping[str, Mask], run: Run) -> None:
+        self.run = run
         self.solution = solution
         self.keep = keep
         self.counts = {name: int(m.sum()) for name, m in keep.items()}
@@ -62,7 +48,7 @@ class Reference:
     def execute(self, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator, on kept indices only where it mixes along cut axes."""
         if index not in self.mixing:
-            return promoted(func, args, kwargs)
+            return self.run(func, args, kwargs)
         op = self.solution.graph.ops[index]
         bound = dict(kwargs)
         for argument, value in zip(func._schema.arguments, args, strict=False):
@@ -73,7 +59,7 @@ class Reference:
         names = [a.name for a in func._schema.arguments if not a.kwarg_only]
         last = max((i for i, n in enumerate(names) if n in bound), default=-1)
         positional = [bound.pop(n) for n in names[: last + 1]]
-        return self._spread(op, promoted(func, tuple(positional), bound))
+        return self._spread(op, self.run(func, tuple(positional), bound))
 
     def _kept(self, ref: Any, value: Any) -> Any:
         if isinstance(ref, Ref) and isinstance(value, Tensor):

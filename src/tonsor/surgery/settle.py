@@ -163,7 +163,7 @@ class _Settling:
             (m.module, m.path) for m in self.found.mends
         }
         changed = [a for a in self._changed(op, counts)]
-        for path in _ancestors(op.module):
+        for path in (*_ancestors(op.module), *self._owners(counts)):
             module = self.modules.get(path)
             if module is None:
                 continue
@@ -176,6 +176,14 @@ class _Settling:
                     if after is None or after.op > failure.op:
                         return mend
         return None
+
+    def _owners(self, counts: dict[str, int]) -> list[str]:
+        """Return the modules whose parameters a cut makes smaller: their sizes may be asked."""
+        owners: dict[str, None] = {}
+        for name in self.solution.graph.tensors:
+            if any(leaf.name in counts for a in self.solution.of(name) for leaf in leaves(a)):
+                owners[name.rpartition(".")[0]] = None
+        return list(owners)
 
     def _changed(self, op: Op, counts: dict[str, int]) -> Iterator[Axis]:
         """Yield the axes, and parts of axes, near an operator that a cut makes smaller."""
@@ -195,15 +203,14 @@ class _Settling:
     def _alike(self, mend: Mend, op: Op) -> Iterator[Mend]:
         """Yield the mend, and the same for every other module that runs the same line."""
         yield mend
-        depth = _depth(op.module) - _depth(mend.module) if mend.module else None
         place = self._place(op, mend.axis)
-        if depth is None or place is None:
+        if not mend.module or place is None:
             return
         known = {(m.module, m.path) for m in (*self.found.mends, mend)}
         for other in self._same_line(op):
             axis = self._at(other, place)
-            path = _up(other.module, depth)
-            if axis is None or (path, mend.path) in known:
+            path = _likewise(op.module, mend.module, other.module)
+            if axis is None or path not in self.modules or (path, mend.path) in known:
                 continue
             if (mend.path, axis.size) in set(integers(self.modules[path])):
                 known.add((path, mend.path))
@@ -318,14 +325,17 @@ def _ancestors(path: str) -> Iterator[str]:
     yield ""
 
 
-def _depth(path: str) -> int:
-    return path.count(".") + 1 if path else 0
-
-
-def _up(path: str, steps: int) -> str:
+def _likewise(here: str, target: str, there: str) -> str:
+    """Return the module that lies to `there` as `target` lies to `here`."""
+    common = here
+    steps = 0
+    while common and target != common and not target.startswith(f"{common}."):
+        common = common.rpartition(".")[0]
+        steps += 1
     for _ in range(steps):
-        path = path.rpartition(".")[0]
-    return path
+        there = there.rpartition(".")[0]
+    below = target[len(common) :].lstrip(".")
+    return ".".join(p for p in (there, below) if p)
 
 
 _NUMBERS = frozenset(

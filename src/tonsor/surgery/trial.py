@@ -8,7 +8,6 @@ shape that was predicted. Where the model allows it nothing is computed at all.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from tonsor.axes.tree import count
 from tonsor.graph.clone import clone
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.record import Recorder
-from tonsor.graph.trace import empty_like
+from tonsor.graph.trace import empty_like, quiet
 from tonsor.surgery.attributes import set_integer
 from tonsor.types import Axis, Mend, Op, Solution
 
@@ -51,8 +50,7 @@ class Trial:
     def run(self, counts: Mapping[str, int], mends: Sequence[Mend]) -> Failure | None:
         """Run with `counts` indices left of each leaf; None means all went as predicted."""
         self.runs += 1
-        with warnings.catch_warnings(), torch.random.fork_rng([]):
-            warnings.simplefilter("ignore")
+        with quiet(), torch.random.fork_rng([]):
             if not self.fake:
                 return self._run(counts, mends)
             with FakeTensorMode(allow_non_fake_inputs=True):

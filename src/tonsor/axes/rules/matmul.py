@@ -60,6 +60,32 @@ def addmm(s: Solver, op: Op) -> list[Axes]:
     return [axes]
 
 
+@rule("aten._grouped_mm")
+def grouped_mm(s: Solver, op: Op) -> list[Axes]:
+    """Rows sorted by expert, each run of them times its expert's matrix."""
+    x, weight = s.of(op["self"]), s.of(op["mat2"])
+    if len(x) != 2 or len(weight) != 3:
+        message = "only rows times a stack of matrices"
+        raise NotImplementedError(message)
+    s.contract(op["self"], 1, op["mat2"], 1)
+    s.positions(weight[0], "experts are chosen by number")
+    if op.get("bias") is not None:
+        s.unify(s.of(op["bias"])[-1], weight[2])
+    return [[x[0], weight[2]]]
+
+
+@rule("aten.bilinear")
+def bilinear(s: Solver, op: Op) -> list[Axes]:
+    """x1 W x2 + b."""
+    x, y, weight, bias = s.axes_of(op, "input1", "input2", "weight", "bias")
+    s.unify(x[-1], weight[1])
+    s.unify(y[-1], weight[2])
+    if bias:
+        s.unify(weight[0], bias[0])
+    lead = [s.unify(a, b) for a, b in zip(x[:-1], y[:-1], strict=True)]
+    return [[*lead, weight[0]]]
+
+
 @rule("aten.cdist", "aten._cdist_forward")
 def cdist(s: Solver, op: Op) -> list[Axes]:
     """Distances between the rows of two tensors sum over their last axis."""

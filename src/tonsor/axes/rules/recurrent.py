@@ -24,6 +24,8 @@ def recurrent(s: Solver, op: Op) -> list[Axes]:
     states = op["hx"] if isinstance(op["hx"], tuple) else (op["hx"],)
     hidden = s.of(states[0])[-1]
     cell = s.of(states[-1])[-1]
+    if op["params"] and per_cell == (4 if op["has_biases"] else 2):
+        s.unify(hidden, cell)
     below = x[-1]
     for layer in range(op["num_layers"]):
         for way in range(ways):
