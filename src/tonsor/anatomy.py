@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -96,6 +96,13 @@ class Anatomy:
             if any(_owner(m.tensor) == module or m.tensor == module for m in group.members):
                 yield group
 
+    def pinned_also(self, pins: Mapping[str, Pin]) -> Anatomy:
+        """Return the same anatomy with more groups pinned."""
+        groups = tuple(
+            replace(g, pins=(*g.pins, pins[g.name])) if g.name in pins else g for g in self.groups
+        )
+        return replace(self, groups=groups)
+
     def explain(self, name: str) -> Explanation:
         """Say of a module or parameter what it is tied to, if it may be cut, and why not.
 
@@ -133,12 +140,20 @@ def inspect(
         pins.setdefault(name, []).append(pin)
     found = _leaves_of_parameters(solution)
     free = [leaf for leaf in found.values() if leaf.name not in pins]
-    settled = settle(model, given, solution, free)
+    run = solution
+    if mode == "export":  # what was exported can't be run with other sizes, the model can
+        run = solve(trace(model, given, known=has_rule))
+        names = {leaf.name for leaf in _leaves_of_parameters(run).values()}
+        for leaf in free:
+            if leaf.name not in names or leaf.name in run.pins:
+                pins[leaf.name] = [Pin("conflict", "torch.export and the model's own run differ")]
+        free = [leaf for leaf in free if leaf.name not in pins]
+    settled = settle(model, given, run, free)
     for name, pin in settled.pins.items():
         pins.setdefault(name, []).append(pin)
-    if solution.graph.ran == "real":
+    if run.graph.ran == "real":
         free = [leaf for leaf in free if leaf.name not in pins]
-        for name, pin in _wrong_in_value(model, given, solution, free, settled).items():
+        for name, pin in _wrong_in_value(model, given, run, free, settled).items():
             pins.setdefault(name, []).append(pin)
     return Anatomy(
         model=model,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from tonsor.anatomy import Anatomy, inspect
 from tonsor.criteria.score import Combine, Scores, score
+from tonsor.errors import ProofError
 from tonsor.explain import short
 from tonsor.plan import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.make import plan
 from tonsor.select.names import Named
 from tonsor.select.rank import Rank
+from tonsor.surgery.blame import blame, cut_fails
 from tonsor.surgery.proof import Proof
+from tonsor.types import Pin
 
 __all__ = ["Report", "apply", "inspect", "plan", "prune", "score"]
 
@@ -97,7 +100,9 @@ def prune(
 ) -> tuple[nn.Module, Report]:
     """Inspect, plan, cut and prove in one call; return the slim model and a report.
 
-    The options are those of `plan` and `inspect`. The model given is not touched.
+    The options are those of `plan` and `inspect`. The model given is not touched. Should the
+    proof fail, the groups to blame are found, pinned with the reason, and the rest is planned
+    again.
 
     >>> import torch, tonsor
     >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
@@ -106,10 +111,32 @@ def prune(
     (8, (212, 108))
     """
     anatomy = inspect(model, inputs, head_dims=head_dims)
-    decided = plan(
-        anatomy, budget, by=by, rank=rank, keep=keep, ratios=ratios, round_to=round_to,
-        floor=floor, combine=combine, seed=seed,
-    )  # fmt: skip
-    slim = decided.apply(anatomy.model, verify=False)
-    proof = decided.prove(anatomy.model, slim) if verify else None
-    return slim, Report(decided, anatomy, proof)
+    while True:
+        decided = plan(
+            anatomy, budget, by=by, rank=rank, keep=keep, ratios=ratios, round_to=round_to,
+            floor=floor, combine=combine, seed=seed,
+        )  # fmt: skip
+        slim = decided.apply(anatomy.model, verify=False)
+        if not verify:
+            return slim, Report(decided, anatomy, None)
+        try:
+            return slim, Report(decided, anatomy, decided.prove(anatomy.model, slim))
+        except ProofError:
+            pins = _blame(anatomy, decided)
+            if not pins:
+                raise
+            anatomy = anatomy.pinned_also(pins)
+
+
+def _blame(anatomy: Anatomy, decided: Plan) -> dict[str, Pin]:
+    """Find the groups without which the plan would pass its proof."""
+    ties: dict[str, set[str]] = {}
+    for group in anatomy.groups:
+        if group.tie is not None:
+            ties[group.name] = {g.name for g in anatomy.groups if g.tie == group.tie}
+
+    def failing(names: Sequence[str]) -> str:
+        some = {n: k for n, k in decided.keep.items() if n in names}
+        return cut_fails(anatomy.model, anatomy.inputs, replace(decided, keep=some).cut())
+
+    return blame(list(decided.keep), failing, ties)

@@ -120,6 +120,7 @@ def test_the_table_of_spsrc(
     smaller = accounted(cifar_resnet(110, inner=inner), image(32))
     for account, counts in ((resnet110, inner_counts(inner)), (smaller, {})):
         assert f"{account.total('counter_rethinking', counts) / 1e9:.5f}" == giga
+        assert account.total("spsrc_table", counts) == float(giga) / 2 * 1024
         assert account.total("spsrc_table", counts) == pytest.approx(table, abs=0.005)
         assert f"{account.total('mac_conv', counts) / 1e6:.2f}" == macs
         assert f"{account.params(counts) / 1e6:.3f}" == params

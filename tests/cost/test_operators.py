@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +16,7 @@ from tonsor.axes import rules
 from tonsor.axes.registry import RULES
 from tonsor.cost.account import account
 from tonsor.cost.ops import fate
-from tonsor.cost.terms import FORMULAS, FREE, formula, free
+from tonsor.cost.terms import FORMULAS, FREE, Term, formula, free
 
 BATCH = 3
 
@@ -84,6 +85,10 @@ def test_macs_are_half_of_what_torch_counts(model: nn.Module, x: Tensor) -> None
     assert not result.uncounted
 
 
+def axes_size(term: Term) -> int:
+    return math.prod(axis.size for axis in term.axes)
+
+
 def test_grouped_query_attention_by_hand() -> None:
     result = accounted(Do(grouped_query, 24, 8, 8), torch.zeros(1, 5, 6))
     scores_and_values = 6 * 5 * 5 * 4 + 6 * 5 * 5 * 4
@@ -102,6 +107,15 @@ def test_attention_over_values_of_another_width_by_hand() -> None:
     assert cost == 5 * 3 * 4 + 5 * 3 * 9
 
 
+def test_operators_are_told_the_dearest_first_and_only_those_that_cost() -> None:
+    cheap_first = Do(lambda a, b: a[:, :1].relu() @ b.mT, 2, 2)
+    costs = accounted(cheap_first, torch.zeros(1, 5, 6)).by_operator()
+    assert list(costs.items()) == [("aten.linear", 120), ("aten.matmul", 10)]
+    cheap_first = nn.Sequential(nn.Conv1d(2, 1, 1), nn.Linear(6, 9))
+    costs = accounted(cheap_first, torch.zeros(1, 2, 6)).by_operator()
+    assert list(costs.items()) == [("aten.linear", 54), ("aten.conv1d", 12)]
+
+
 def test_lstm_by_hand() -> None:
     steps, inputs, hidden = 4, 5, 7
     result = accounted(
@@ -112,6 +126,8 @@ def test_lstm_by_hand() -> None:
     # The example is steps first, so that a step is what stands in the place of a sample.
     assert result.macs() == 2 * (first + second)
     assert result.params() == 2 * (first + second) + 4 * 2 * 4 * hidden
+    biases = [term for line in result.lines for term in line.terms if term.kind == "bias"]
+    assert [axes_size(term) for term in biases] == [steps * 4 * hidden] * 8
 
 
 def test_packed_sequences_count_every_step() -> None:
@@ -145,6 +161,7 @@ ELEMENTS: list[tuple[str, nn.Module, str, int]] = [
     ("softmax", nn.Softmax(1), "activation", 4 * 6 * 6),
     ("glu", nn.GLU(1), "activation", 2 * 6 * 6),
     ("max_pool", nn.MaxPool2d((3, 2)), "pool", 3 * 2 * 4 * 2 * 3),
+    ("square", Do(lambda a: torch.ops.aten.max_pool2d(a, [2]), 6), "pool", 4 * 4 * 3 * 3),
     ("avg_pool", nn.AvgPool2d(3, 1), "pool", 9 * 4 * 4 * 4),
     ("adaptive", nn.AdaptiveAvgPool2d(2), "pool", 4 * 6 * 6),
     ("upsample", nn.Upsample(scale_factor=2), "resize", 4 * 12 * 12),
@@ -161,7 +178,7 @@ ELEMENTS: list[tuple[str, nn.Module, str, int]] = [
 def test_elements_by_hand(model: nn.Module, kind: str, cost: int) -> None:
     result = account(solved(model, torch.zeros(1, 4, 6, 6)))
     found = [
-        term.factor * torch.Size(axis.size for axis in term.axes).numel()
+        term.factor * axes_size(term)
         for line in result.lines
         for term in line.terms
         if term.kind == kind

@@ -96,12 +96,12 @@ class Recorder(TorchDispatchMode):
         name = _name(func)
         if name.startswith("prim."):  # asks for a device, says nothing of axes
             return func(*args, **kwargs)
-        if not self.known(name) and _pointwise(func) is False and _composite(func):
+        if not self.known(name) and pointwise_tag(func) is False and _composite(func):
             with self:
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
                 return taken_apart
-        bound = {k: self._seen(v) for k, v in _bind(func, args, kwargs).items()}
+        bound = {k: self._seen(v) for k, v in bind(func, args, kwargs).items()}
         index = len(self.ops)
         if self.execute is None:
             out = func(*args, **kwargs)
@@ -116,7 +116,7 @@ class Recorder(TorchDispatchMode):
             outputs=tuple(None if t is None else self.value(t, "op") for t in flat),
             module=self.stack[-1],
             source=_source() if self.lines else None,
-            pointwise=_pointwise(func),
+            pointwise=pointwise_tag(func),
         )
         self.ops.append(op)
         if self.observe is not None:
@@ -190,7 +190,8 @@ def _name(func: Any) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _pointwise(func: Any) -> bool:
+def pointwise_tag(func: Any) -> bool:
+    """Whether torch calls an operator pointwise."""
     return torch.Tag.pointwise in getattr(func, "tags", ())
 
 
@@ -206,7 +207,7 @@ def _signature(func: Any) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def _bind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Give every argument its name in the operator's schema."""
     bound = dict(kwargs)
     for i, (name, default) in enumerate(_signature(func)):

@@ -14,11 +14,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tonsor.errors import TraceError, UnsupportedModelError
 from tonsor.graph.clone import clone, named_tensors
+from tonsor.graph.export import read_export
 from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
 from tonsor.graph.record import Known, Recorder
 from tonsor.types import Graph
 
-Mode = Literal["auto", "fake", "real"]
+Mode = Literal["auto", "fake", "real", "export"]
 
 
 def trace(
@@ -28,11 +29,14 @@ def trace(
 
     The run happens on a copy in eval mode without gradients; the model is not touched.
     `mode="auto"` computes shapes only where the model allows it ("fake") and values
-    otherwise ("real"). `known` says for which operators a rule exists.
+    otherwise ("real"); `mode="export"` asks `torch.export` instead, which sees the same
+    operators. `known` says for which operators a rule exists.
     """
     model = unwrap(model)
     inputs = as_inputs(inputs)
     check_supported(model)
+    if mode == "export":
+        return _export(model, inputs)
     if mode != "real":
         try:
             return _record(model, inputs, known, fake=True)
@@ -43,6 +47,16 @@ def trace(
         return _record(model, inputs, known, fake=False)
     except Exception as error:
         raise _explain(error, model, inputs) from error
+
+
+def _export(model: nn.Module, inputs: Inputs) -> Graph:
+    with _quiet_rng(), quiet():
+        copy = clone(model, _shared).eval()
+        try:
+            program = torch.export.export(copy, inputs.args, inputs.kwargs)
+        except Exception as error:
+            raise _explain(error, model, inputs) from error
+        return read_export(program, copy)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

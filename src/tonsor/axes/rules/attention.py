@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tonsor.axes.einsum import letters
 from tonsor.axes.registry import rule
 from tonsor.axes.solver import Axes, Node, Solver
 from tonsor.types import Op, Ref
@@ -55,6 +56,9 @@ def note_attention(s: Solver, op: Op) -> None:
         made = s.producer.get(value)
         if made is None:
             return
+        if made.name == "aten.einsum":
+            note_einsum_scores(s, made)
+            return
         if made.name in ("aten.matmul", "aten.bmm", "aten.baddbmm"):
             _note_scores(s, made)
             return
@@ -77,6 +81,18 @@ def note_weighted(s: Solver, weights: Ref, values: Node) -> None:
         if not (made.pointwise or made.name in _PASSES):
             return
         made = s.producer.get(next(made.inputs))
+
+
+def note_einsum_scores(s: Solver, op: Op) -> None:
+    """Note the head dimension and the heads of scores that an einsum has made."""
+    refs = op["tensors"]
+    found = letters(op["equation"], [len(s.of(r)) for r in refs], len(s.out_shape(op)))
+    if found is None or len(refs) != 2 or any(s.is_zeroed(r) for r in refs):
+        return
+    (first, second), out = found
+    for letter, node in zip(first, s.of(refs[0]), strict=True):
+        if letter in second:
+            s.note(node, "heads" if letter in out else "head_dim")
 
 
 def _note_scores(s: Solver, op: Op) -> None:

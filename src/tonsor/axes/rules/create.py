@@ -27,3 +27,14 @@ def numbered(s: Solver, op: Op) -> list[Axes]:
     """Values that count positions, or are drawn one by one."""
     what = f"its values come from {op.name.removeprefix('aten.')}, one for each position"
     return [[s.data(n, what) for n in s.out_shape(op, i)] for i in range(len(op.outputs))]
+
+
+@rule(
+    "aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar",
+    "aten.sym_constrain_range", "aten.sym_constrain_range_for_size", "aten.sym_size",
+    "aten._functional_assert_async", "aten.equal", "aten.is_nonzero", "aten._local_scalar_dense",
+    "aten.item",
+)  # fmt: skip
+def nothing(s: Solver, op: Op) -> list[Axes]:
+    """Asserts or reads, and makes no tensor."""
+    return []

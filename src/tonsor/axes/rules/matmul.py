@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tonsor.axes.einsum import letters
 from tonsor.axes.registry import rule
 from tonsor.axes.rules.attention import note_weighted
-from tonsor.axes.solver import Axes, Solver
+from tonsor.axes.solver import Axes, Node, Solver
 from tonsor.types import Op, Ref
 
 
@@ -58,6 +59,34 @@ def addmm(s: Solver, op: Op) -> list[Axes]:
     for node, other in zip(axes, s.broadcast(op, [op["self"]], shape), strict=True):
         s.unify(node, other)
     return [axes]
+
+
+@rule("aten.einsum")
+def einsum(s: Solver, op: Op) -> list[Axes]:
+    """Equal letters are equal axes; letters that vanish are summed over."""
+    refs = op["tensors"]
+    found = letters(op["equation"], [len(s.of(r)) for r in refs], len(s.out_shape(op)))
+    if found is None:
+        message = f"einsum {op['equation']!r} takes a diagonal"
+        raise NotImplementedError(message)
+    terms, out = found
+    nodes: dict[str, Node] = {}
+    for term, ref in zip(terms, refs, strict=True):
+        for letter, node in zip(term, s.of(ref), strict=True):
+            seen = nodes.get(letter)
+            if seen is None or seen.size == 1:
+                nodes[letter] = node
+            elif node.size != 1:
+                nodes[letter] = s.unify(seen, node)
+    for letter in nodes.keys() - set(out):
+        holders = [r for t, r in zip(terms, refs, strict=True) if letter in t]
+        if not any(s.is_zeroed(r) for r in holders):
+            s.mix([nodes[letter]], "a sum of products", approximate=False)
+    if len(refs) == 2 and not s.is_zeroed(refs[1]):
+        for letter, node in zip(terms[1], s.of(refs[1]), strict=True):
+            if letter in out and letter not in terms[0]:
+                note_weighted(s, refs[0], node)
+    return [[nodes[letter] for letter in out]]
 
 
 @rule("aten._grouped_mm")
