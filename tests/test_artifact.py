@@ -209,7 +209,8 @@ def test_a_failed_save_leaves_the_old_file(
 
     def fail(tensors: Any, path: Path, metadata: Any) -> None:
         path.write_bytes(b"half a file")
-        raise OSError("the disk is full")
+        message = "the disk is full"
+        raise OSError(message)
 
     monkeypatch.setattr("tonsor.artifact.save_file", fail)
     with pytest.raises(OSError, match="the disk is full"):

@@ -19,6 +19,7 @@ from tonsor.graph.describe import describe, make_inputs
 from tonsor.graph.inputs import Inputs
 from tonsor.plan import Plan
 from tonsor.plan_json import load_plan, plan_from_json, plan_text, plan_to_json, save_plan
+from tonsor.select.make import plan as make_plan
 from tonsor.types import Leaf, Mend, concat, product
 
 CASES = {case.name: case for case in ALL}
@@ -32,7 +33,7 @@ def net() -> nn.Module:
 
 
 def plan_of(model: nn.Module, inputs: Any) -> Plan:
-    return tonsor.plan(tonsor.inspect(model, inputs), "params=50%", floor=1)
+    return make_plan(tonsor.inspect(model, inputs), "params=70%", floor=1)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_saved_plan_can_be_proven(plan: Plan, tmp_path: Path) -> None:
     save_plan(tmp_path / "new" / "plan.json", plan)
     slim = load_plan(tmp_path / "new" / "plan.json").apply(net())
     small = sum(p.numel() for p in slim.parameters())
-    assert small <= sum(p.numel() for p in net().parameters()) / 2
+    assert small <= 0.7 * sum(p.numel() for p in net().parameters())
 
 
 def test_the_file_has_one_entry_a_line(plan: Plan, tmp_path: Path) -> None:
@@ -194,8 +195,13 @@ def test_inputs_are_made_anew_in_shape_type_and_range() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), torch.tensor([1j]), torch.tensor([float("inf")]), {1: 2}, torch.empty(2, device="meta")],
-    ids=["object", "complex", "infinite", "keys", "meta"],
-)  # fmt: skip
+    [
+        pytest.param(object(), id="object"),
+        pytest.param(torch.tensor([1j]), id="complex"),
+        pytest.param(torch.tensor([float("inf")]), id="infinite"),
+        pytest.param({1: 2}, id="keys that are no text"),
+        pytest.param(torch.empty(2, device="meta"), id="meta"),
+    ],
+)
 def test_inputs_that_need_more_than_a_description_have_none(value: Any) -> None:
     assert describe(Inputs(torch.zeros(2), value)) is None

@@ -86,6 +86,11 @@ class Anatomy:
         """Every convolution with its geometry."""
         return tuple(_convs(self.solution))
 
+    @cached_property
+    def module_paths(self) -> Mapping[int, str]:
+        """The path of every module of the model, by its `id`."""
+        return {id(m): n for n, m in self.model.named_modules(remove_duplicate=False)}
+
     def axes(self, tensor: str) -> tuple[Axis, ...]:
         """Return the axis of every dimension of a parameter or buffer."""
         return self.solution.of(tensor)
@@ -155,6 +160,10 @@ def inspect(
         free = [leaf for leaf in free if leaf.name not in pins]
         for name, pin in _wrong_in_value(model, given, run, free, settled).items():
             pins.setdefault(name, []).append(pin)
+    for tie in settled.ties:
+        held = next((n for n in sorted(tie) if n in pins), None)
+        for name in tie if held is not None else ():
+            pins.setdefault(name, [Pin("literal", f"it must shrink with '{held}', which may not")])
     return Anatomy(
         model=model,
         inputs=given,
@@ -237,6 +246,7 @@ def _groups(
             pins=tuple(pins.get(name, ())),
             approximate=tuple(approximate.get(name, ())),
             tie=ties.get(name),
+            unit=settled.units.get(name, 1),
         )
         for name, leaf in found.items()
     )

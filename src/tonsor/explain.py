@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tonsor.anatomy import Anatomy
 
 _LINES = 60
+_COSTS = ("macs", "params")
 
 REWRITES: Mapping[PinKind, str] = {
     "input": "nothing frees an axis of the input",
@@ -22,7 +23,7 @@ REWRITES: Mapping[PinKind, str] = {
     "of what the model returns (for example use_cache=False)",
     "data": "nothing: it comes from the data or from the kernel, not from a width",
     "kernel": "nothing: positions of a kernel are not a width",
-    "unknown_op": "teach tonsor the operator with @tonsor.rule, or write it with operators it knows",
+    "unknown_op": "teach tonsor the operator with @tonsor.rule, or write it with others",
     "position": "work on the axis as a whole instead of picking positions along it",
     "literal": "write -1, read the size from a tensor's shape, or hold it in an integer attribute "
     "of the module that is used for nothing else",
@@ -64,7 +65,8 @@ class Explanation:
                     "dim": s.dim,
                     "axis": s.axis,
                     "groups": [
-                        group_json(g) | {"half_saves": dict(zip(("macs", "params"), s.saves[g.name], strict=True))}
+                        group_json(g)
+                        | {"half_saves": dict(zip(_COSTS, s.saves[g.name], strict=True))}
                         for g in s.groups
                     ],
                 }
@@ -109,7 +111,8 @@ def explain(anatomy: Anatomy, name: str) -> Explanation:
         )
         close = get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see print(anatomy)"
-        raise SelectionError(f"no module or tensor is called '{name}'; {hint}")
+        message = f"no module or tensor is called '{name}'; {hint}"
+        raise SelectionError(message)
     slices = []
     saves: dict[str, tuple[float, float]] = {}
     for tensor in tensors:
@@ -132,7 +135,7 @@ def _half_saves(anatomy: Anatomy, group: Group) -> tuple[float, float]:
     tied = [
         g for g in anatomy.groups if g is group or (group.tie is not None and g.tie == group.tie)
     ]
-    counts = {g.name: max(1, g.size // 2) for g in tied}
+    counts = {g.name: max(1, g.size // g.unit // 2) * g.unit for g in tied}
     cost = anatomy.cost
     macs, params = cost.macs() or 1, cost.params() or 1
     return 1 - cost.macs(counts) / macs, 1 - cost.params(counts) / params

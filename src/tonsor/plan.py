@@ -86,7 +86,8 @@ class Plan:
             return
         for name, shape in self.fingerprint.items():
             if name not in found:
-                raise PlanError(f"the plan knows '{name}', the model has no such tensor")
+                message = f"the plan knows '{name}', the model has no such tensor"
+                raise PlanError(message)
             if found[name] != tuple(shape):
                 message = (
                     f"'{name}' has shape {found[name]}, the plan was made for {tuple(shape)}. "
@@ -95,7 +96,8 @@ class Plan:
                 )
                 raise PlanError(message)
         extra = next(n for n in found if n not in self.fingerprint)
-        raise PlanError(f"the model has a tensor '{extra}' that the plan knows nothing of")
+        message = f"the model has a tensor '{extra}' that the plan knows nothing of"
+        raise PlanError(message)
 
     def apply(self, model: nn.Module, *, inputs: Any = None, verify: bool = True) -> nn.Module:
         """Return a slim model of the same class, proven equal to the masked original.
@@ -136,7 +138,8 @@ class Plan:
         def grow(name: str, tensor: Tensor) -> Tensor:
             kept = keep.get(name) or (None,) * tensor.dim()
             if name not in small or small[name].shape != _cut_shape(tensor, kept):
-                raise PlanError(f"'{name}' of the slim model is not what this plan leaves of it")
+                message = f"'{name}' of the slim model is not what this plan leaves of it"
+                raise PlanError(message)
             return replace_parameter(tensor, widen_tensor(small[name], tensor, kept))
 
         return clone(original, grow)
@@ -188,12 +191,14 @@ class Plan:
         layout = dict(self.layout)
         for name, axes in other.layout.items():
             if layout.setdefault(name, axes) != axes:
-                raise PlanError(f"the plans see '{name}' coupled in different ways")
+                message = f"the plans see '{name}' coupled in different ways"
+                raise PlanError(message)
         keep = dict(self.keep)
         for name, kept in other.keep.items():
             both = set(kept) & set(keep.get(name, kept))
             if not both:
-                raise PlanError(f"together the plans would leave nothing of '{name}'")
+                message = f"together the plans would leave nothing of '{name}'"
+                raise PlanError(message)
             keep[name] = tuple(sorted(both))
         mends = {(m.module, m.path): m for m in (*other.mends, *self.mends)}
         made_by = {"merged": [dict(self.made_by), dict(other.made_by)]}
@@ -247,7 +252,8 @@ class Plan:
             before = earlier.keep.get(name, tuple(range(size)))
             now = set(self.keep.get(name, range(size)))
             if not now <= set(before):
-                raise PlanError(f"the earlier plan removed indices of '{name}' that this keeps")
+                message = f"the earlier plan removed indices of '{name}' that this keeps"
+                raise PlanError(message)
             kept = tuple(i for i, index in enumerate(before) if index in now)
             if len(kept) < len(before):
                 keep[name] = kept
@@ -266,7 +272,8 @@ class Plan:
         for name, shape in self.fingerprint.items():
             original = earlier.fingerprint.get(name)
             if original is None:
-                raise PlanError(f"the earlier plan knows no tensor '{name}'")
+                message = f"the earlier plan knows no tensor '{name}'"
+                raise PlanError(message)
             kept = keep.get(name) or (None,) * len(original)
             left = tuple(s if k is None else len(k) for s, k in zip(original, kept, strict=True))
             if left != tuple(shape):

@@ -58,7 +58,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # safetensors would have it readable by its owner only
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -6,10 +6,10 @@ All of them are frozen: a stage never changes what an earlier one handed on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 # ---------------------------------------------------------------- the recorded run
 
@@ -82,10 +82,10 @@ def refs(tree: Any) -> Iterator[int]:
     if isinstance(tree, Ref):
         yield tree.value
     elif isinstance(tree, (tuple, list)):
-        for item in tree:
+        for item in cast("Sequence[Any]", tree):
             yield from refs(item)
     elif isinstance(tree, Mapping):
-        for item in tree.values():
+        for item in cast("Mapping[Any, Any]", tree).values():
             yield from refs(item)
 
 
@@ -276,7 +276,10 @@ GroupKind = Literal["channels", "heads", "head_dim"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Coupled slices: index i of every member is removed together, or not at all."""
+    """Coupled slices: index i of every member is removed together, or not at all.
+
+    Groups of one `tie` lose indices together too: equally many steps, of `unit` indices each.
+    """
 
     name: str
     size: int
@@ -285,6 +288,7 @@ class Group:
     pins: tuple[Pin, ...] = ()
     approximate: tuple[str, ...] = ()
     tie: int | None = None
+    unit: int = 1
 
     @property
     def prunable(self) -> bool:
@@ -319,4 +323,4 @@ class Cut:
     """
 
     keep: Mapping[str, tuple[tuple[int, ...] | None, ...]]
-    sizes: Mapping[tuple[str, tuple[str | int, ...]], int] = field(default_factory=dict)
+    sizes: Mapping[tuple[str, tuple[str | int, ...]], int]

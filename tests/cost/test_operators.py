@@ -42,6 +42,10 @@ def grouped_query(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=True, is_causal=True)
 
 
+def along_a_path(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    return torch.ops.aten.einsum("bij,bkl,bjl->bik", [a, b, c], path=[0, 2, 0, 1])
+
+
 def row(*sizes: int) -> Tensor:
     return torch.zeros(BATCH, *sizes)
 
@@ -59,6 +63,22 @@ NETS: list[tuple[str, nn.Module, Tensor]] = [
     ("matmul", Do(lambda a, b: a @ b.mT, 5, 5), row(4, 6)),
     ("broadcast", Do(lambda a, b: a[:, None] @ b[:, None].mT, 5, 5), row(4, 6)),
     ("einsum", Do(lambda a, b: torch.einsum("bic,bjc->bij", a, b), 5, 5), row(4, 6)),
+    (
+        "einsum-three",
+        Do(lambda a, b, c: torch.einsum("bij,bkj,bkl->il", a, b, c), 5, 5, 7),
+        row(4, 6),
+    ),
+    (
+        "einsum-presummed",
+        Do(lambda a, b: torch.einsum("...j,...jk->...k", a.sum(-1), b), 5, 7),
+        row(4, 6),
+    ),
+    (
+        "einsum-outer",
+        Do(lambda a, b, c: torch.einsum("bij,bkl,bjl->bik", a, b, c), 5, 7, 7),
+        row(5, 6),
+    ),
+    ("einsum-path", Do(along_a_path, 5, 7, 7), row(5, 6)),
     ("baddbmm", Do(lambda a, b, c: torch.baddbmm(c, a, b.mT), 5, 5, 4), row(4, 6)),
     ("addmm", Do(lambda a, b: torch.addmm(b, a, a.new_ones(5, 4)), 5, 4), row(6)),
     ("attention", nn.MultiheadAttention(8, 2, batch_first=True), row(5, 8)),
@@ -112,8 +132,9 @@ def test_operators_are_told_the_dearest_first_and_only_those_that_cost() -> None
     costs = accounted(cheap_first, torch.zeros(1, 5, 6)).by_operator()
     assert list(costs.items()) == [("aten.linear", 120), ("aten.matmul", 10)]
     cheap_first = nn.Sequential(nn.Conv1d(2, 1, 1), nn.Linear(6, 9))
-    costs = accounted(cheap_first, torch.zeros(1, 2, 6)).by_operator()
-    assert list(costs.items()) == [("aten.linear", 54), ("aten.conv1d", 12)]
+    result = accounted(cheap_first, torch.zeros(1, 2, 6))
+    assert list(result.by_operator().items()) == [("aten.linear", 54), ("aten.conv1d", 12)]
+    assert result.by_operator({"0.weight[0]": 0}) == {}
 
 
 def test_lstm_by_hand() -> None:
@@ -146,6 +167,12 @@ def test_packed_sequences_count_every_step() -> None:
 def test_sums_of_products_by_hand() -> None:
     vectors = accounted(Do(lambda a, b: torch.mv(a[0], b[0, 0]), 5, 5), torch.zeros(1, 4, 6))
     assert vectors.by_operator()["aten.mv"] == 4 * 5
+    spread = accounted(
+        Do(lambda a, b: torch.einsum("bij,bij->bj", a[:, :1], b), 5, 5), torch.zeros(1, 4, 6)
+    )
+    assert spread.by_operator()["aten.einsum"] == 4 * 5
+    pairs = accounted(nn.Bilinear(5, 7, 4), torch.zeros(1, 5), torch.zeros(1, 7))
+    assert pairs.by_operator() == {"aten.bilinear": 4 * (5 * 7 + 7)}
     distances = accounted(Do(torch.cdist, 5, 5), torch.zeros(1, 4, 6))
     assert distances.by_operator()["aten.cdist"] == 4 * 4 * 5
 
@@ -168,6 +195,13 @@ ELEMENTS: list[tuple[str, nn.Module, str, int]] = [
     ("bias", nn.Conv2d(4, 5, 1), "bias", 5 * 6 * 6),
     ("add", Do(lambda a: a + a, 7), "pointwise", 4 * 6 * 7),
     ("mean", Do(lambda a: a.mean(-1), 7), "pointwise", 4 * 6 * 7),
+    ("einsum-sum", Do(lambda a: torch.einsum("bijk->bk", a), 7), "pointwise", 4 * 6 * 7),
+    (
+        "einsum-scale",
+        Do(lambda a: torch.einsum("bijk,bk->bijk", a, a[:, 0, 0]), 7),
+        "pointwise",
+        4 * 6 * 7,
+    ),
     ("scatter", Do(lambda a: a.scatter_add(1, a.long()[..., :2], a), 7), "pointwise", 4 * 6 * 2),
 ]
 

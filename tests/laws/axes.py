@@ -50,7 +50,7 @@ def frozen(nodes: Sequence[Node[str]]) -> tuple[list[Axis], set[str]]:
     """
     found = {id(leaf): leaf for node in nodes for leaf in leaf_nodes(node)}
     names = {key: f"l{i}" for i, key in enumerate(found)}
-    pinned = {names[key] for key, leaf in found.items() if leaf.reasons or leaf.size == 1}
+    pinned = {names[key] for key, leaf in found.items() if leaf.reasons or leaf.size < 2}
     memo: dict[int, Axis] = {}
     return [freeze(node, names, memo) for node in nodes], pinned
 

@@ -135,6 +135,8 @@ def unify(a: Node[R], b: Node[R], reason: Callable[[str], R]) -> Node[R]:
     if a.size != b.size:
         _give_up([a, b], reason(f"axes of {a.size} and {b.size} indices meet"))
         return a
+    if a.size == 0:
+        return a  # nothing to align; and an empty axis may lie inside another of its size
     if a.kind == "leaf":
         _become(a, b)
         return b
@@ -314,13 +316,14 @@ def split(node: Node[R], sizes: Sequence[int], reason: Callable[[str], R]) -> li
 
 
 def take(node: Node[R], low: int, high: int, reason: Callable[[str], R]) -> Node[R]:
-    """Return the range [low, high) of an axis as an axis of its own.
+    """Return the range [low, high) of an axis, as far as it goes, as an axis of its own.
 
     >>> axis = Node(10)
     >>> take(axis, 0, 4, str).size, find(axis).kind
     (4, 'concat')
     """
     node = find(node)
+    low, high = max(low, 0), min(high, node.size)
     if high <= low:
         return Node(0)
     for position, side in ((high, 0), (low, 1)):

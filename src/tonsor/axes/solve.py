@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tonsor.axes import algebra, rules
 from tonsor.axes.naming import name_leaves
 from tonsor.axes.registry import RULES
@@ -51,7 +53,7 @@ def _follow(s: Solver, op: Op) -> None:
             s.producer[value] = op
 
 
-def _check(s: Solver, op: Op, outputs: list[Axes | None]) -> None:
+def _check(s: Solver, op: Op, outputs: Sequence[Axes | None]) -> None:
     for i, axes in enumerate(outputs):
         if axes is not None and i < len(op.outputs) and op.outputs[i] is not None:
             sizes = tuple(n.size for n in axes)

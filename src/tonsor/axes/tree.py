@@ -71,7 +71,7 @@ def project(axis: Axis, want: Mask) -> Iterator[tuple[Leaf, Mask]]:
         grid = want.reshape([f.size for f in axis.factors])
         for i, factor in enumerate(axis.factors):
             others = tuple(j for j in range(grid.ndim) if j != i)
-            yield from project(factor, grid.any(axis=others))
+            yield from project(factor, np.asarray(grid.any(axis=others)))
 
 
 def axis_text(axis: Axis, names: Mapping[str, str] | None = None) -> str:

@@ -60,8 +60,10 @@ free(  # looking up, choosing, ordering
     "aten.kthvalue", "aten.quantile", "aten.nanquantile", "aten.sort", "aten.argsort",
     "aten.topk", "aten.msort",
 )  # fmt: skip
-free(  # questions that Python asks
+free(  # questions that Python asks, and promises that it makes
     "aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero",
-    "aten._assert_async", "aten._assert_tensor_metadata", "aten._linalg_check_errors",
-    "aten.sym_size", "aten.sym_numel", "aten.is_same_size",
+    "aten._assert_async", "aten._functional_assert_async", "aten._assert_scalar",
+    "aten._assert_tensor_metadata", "aten._linalg_check_errors", "aten.sym_size",
+    "aten.sym_numel", "aten.is_same_size", "aten.sym_constrain_range",
+    "aten.sym_constrain_range_for_size",
 )  # fmt: skip

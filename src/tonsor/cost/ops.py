@@ -6,13 +6,15 @@ One multiply-accumulate (MAC) is one unit of `conv`, `linear`, `matmul`, `attent
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from tonsor.axes import rules
+from tonsor.axes.einsum import letters
 from tonsor.axes.registry import RULES
 from tonsor.cost.free import FREE
-from tonsor.cost.terms import FORMULAS, Reader, Term, formula
-from tonsor.types import Op, Ref
+from tonsor.cost.terms import FORMULAS, Kind, Reader, Term, formula
+from tonsor.types import Axis, Op, Ref
 
 # ---------------------------------------------------------------- multiply-accumulates
 
@@ -57,6 +59,51 @@ def addmm(r: Reader, op: Op) -> list[Term]:
     first = next(op[k] for k in ("mat1", "mat", "batch1") if isinstance(op.get(k), Ref))
     out = r.out(op)
     return [Term("matmul", 1, (*out, r.of(first)[-1])), Term("bias", 1, out)]
+
+
+@formula("aten.einsum")
+def einsum(r: Reader, op: Op) -> list[Term]:
+    """Operands meet in pairs, as torch does it; a pair that sums nothing is no product."""
+    operands = [r.of(ref) for ref in op["tensors"]]
+    found = letters(op["equation"], [len(axes) for axes in operands], len(r.out(op)))
+    if found is None:
+        message = "a diagonal is taken"
+        raise NotImplementedError(message)
+    spelled, out = found
+    axes: dict[str, Axis] = {}
+    for term, operand in zip(spelled, operands, strict=True):
+        for letter, axis in zip(term, operand, strict=True):
+            if letter not in axes or axes[letter].size == 1:
+                axes[letter] = axis
+    met = _meetings([set(term) for term in spelled], set(out), op.get("path", ()))
+    return [Term(kind, 1, tuple(axes[c] for c in sorted(used))) for kind, used in met]
+
+
+def _meetings(
+    waiting: list[set[str]], out: set[str], path: Sequence[int]
+) -> Iterator[tuple[Kind, set[str]]]:
+    """Yield the letters that each pair of operands runs over."""
+    order = iter(path)
+    while len(waiting) > 1:
+        i, j = sorted((next(order, 0), next(order, 1)))
+        second, first = waiting.pop(j), waiting.pop(i)
+        wanted = (first | second) & out.union(*waiting)
+        shared = first & second
+        yield "matmul" if shared - wanted else "pointwise", wanted | shared
+        waiting.append(wanted)
+    if not out >= waiting[0]:
+        yield "pointwise", waiting[0]
+
+
+@formula("aten.bilinear")
+def bilinear(r: Reader, op: Op) -> list[Term]:
+    """Every output element is a row times a matrix, times a column."""
+    out, (_, rows, columns) = r.out(op), r.of(op["weight"])
+    return [
+        Term("matmul", 1, (*out, rows, columns)),
+        Term("matmul", 1, (*out, columns)),
+        *_bias(r, op),
+    ]
 
 
 @formula("aten._grouped_mm")

@@ -55,5 +55,6 @@ def find_criterion(name: str) -> Registered:
     if name not in CRITERIA:
         close = get_close_matches(name, CRITERIA, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(CRITERIA)}"
-        raise SelectionError(f"no criterion is called '{name}'; {hint}")
+        message = f"no criterion is called '{name}'; {hint}"
+        raise SelectionError(message)
     return CRITERIA[name]

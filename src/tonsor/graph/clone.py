@@ -24,6 +24,7 @@ _ATOMIC = (
     types.BuiltinFunctionType, types.ModuleType, torch.dtype, torch.device, torch.Size, range,
 )  # fmt: skip
 _DICTS = (dict, OrderedDict)
+_DEPTH = 6
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -32,10 +33,12 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def clone(model: nn.Module, replace: Replace) -> nn.Module:
+def clone(model: nn.Module, replace: Replace, opaque: dict[int, Any] | None = None) -> nn.Module:
     """Copy `model`, with `replace(name, tensor)` in the place of each parameter and buffer.
 
-    Ties stay ties: a tensor that has several names is replaced once.
+    Ties stay ties: a tensor that has several names is replaced once. Clones that are thrown
+    away may share, through `opaque`, their copies of objects that hold no part of the model,
+    such as a configuration.
     """
     memo: dict[int, Any] = {}
     alive: list[Any] = []
@@ -48,9 +51,9 @@ def clone(model: nn.Module, replace: Replace) -> nn.Module:
         memo[id(module)] = module.__class__.__new__(module.__class__)
     with _disable_current_modes():  # what is copied is real, even where the tensors are fake
         for module in plain:
-            state = {key: _copy(value, memo, alive) for key, value in module.__dict__.items()}
+            state = {k: _copy(v, memo, alive, opaque) for k, v in module.__dict__.items()}
             memo[id(module)].__dict__.update(state)
-        return _copy(model, memo, alive)
+        return _copy(model, memo, alive, opaque)
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -65,7 +68,7 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
-def _copy(value: Any, memo: dict[int, Any], alive: list[Any]) -> Any:
+def _copy(value: Any, memo: dict[int, Any], alive: list[Any], opaque: dict[int, Any] | None) -> Any:
     if isinstance(value, _ATOMIC):
         return value
     known = memo.get(id(value))
@@ -75,14 +78,32 @@ def _copy(value: Any, memo: dict[int, Any], alive: list[Any]) -> Any:
         fresh = type(value)()
         memo[id(value)] = fresh
         alive.append(value)
-        fresh.update({k: _copy(v, memo, alive) for k, v in value.items()})
+        fresh.update({k: _copy(v, memo, alive, opaque) for k, v in value.items()})
         return fresh
     if isinstance(value, Tensor):  # a plain attribute; it may even have a history
         memo[id(value)] = value.detach().clone()
         alive.append(value)
         return memo[id(value)]
+    if opaque is not None and id(value) in opaque:
+        return opaque[id(value)]
     try:
+        if opaque is not None and _holds_no_part(value):
+            opaque[id(value)] = copy.deepcopy(value)
+            return opaque[id(value)]
         return copy.deepcopy(value, memo)
     except Exception:  # noqa: BLE001  locks, handles, generators: share what can't be copied
         memo[id(value)] = value
         return value
+
+
+def _holds_no_part(value: Any, depth: int = 0) -> bool:
+    """Whether an object, seen all through, holds no module, no tensor and no method."""
+    if isinstance(value, _ATOMIC):
+        return not isinstance(value, types.FunctionType)
+    if depth > _DEPTH or isinstance(value, (nn.Module, Tensor)):
+        return False
+    if isinstance(value, dict):
+        return all(_holds_no_part(v, depth + 1) for v in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(_holds_no_part(v, depth + 1) for v in value)
+    return hasattr(value, "__dict__") and _holds_no_part(vars(value), depth + 1)

@@ -50,7 +50,7 @@ class _Reader:
         }
         self.values: list[Value] = []
         self.ops: list[Op] = []
-        self.of: dict[fx.Node, int | None | tuple[int | None, ...]] = {}
+        self.of: dict[fx.Node, int | tuple[int | None, ...] | None] = {}
         self.tensors: dict[str, int] = {}
         self.inputs: list[tuple[str, int]] = []
         self.outputs: list[tuple[str, int]] = []
@@ -85,7 +85,8 @@ class _Reader:
         if getattr(node.target, "__name__", "") == "getitem":
             source, index = node.args
             whole = self.of[source] if isinstance(source, fx.Node) else None
-            assert isinstance(whole, tuple) and isinstance(index, int)
+            assert isinstance(whole, tuple)
+            assert isinstance(index, int)
             self.of[node] = whole[index]
             return
         if isinstance(node.target, torch._ops.HigherOrderOperator):

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parameter import is_lazy
 
 from tonsor.errors import TraceError, UnsupportedModelError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.export import read_export
+from tonsor.graph.fake import Faker
 from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
 from tonsor.graph.record import Known, Recorder
 from tonsor.types import Graph
@@ -91,7 +92,7 @@ def check_supported(model: nn.Module) -> None:
             )
             raise UnsupportedModelError(message)
     for name, tensor in named_tensors(model):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if is_lazy(tensor):
             message = (
                 f"'{name}' has no size yet (a lazy module). "
                 "Run the model once on real data, then trace it."
@@ -110,23 +111,11 @@ def prepared(model: nn.Module, inputs: Inputs, *, fake: bool) -> Iterator[tuple[
         if not fake:
             yield clone(model, _shared).eval(), inputs.map(_detached)
             return
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with mode:
-            copy = clone(model, fake_like).eval()
-            faked = inputs.map(empty_like)
+        faker = Faker()
+        copy = clone(model, faker.named).eval()
+        faked = inputs.map(faker.like)
+        with faker.mode:
             yield copy, faked
-
-
-def fake_like(name: str, tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape with no values; call inside a FakeTensorMode."""
-    empty = empty_like(tensor)
-    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-
-
-def empty_like(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same layout with no values; call inside a FakeTensorMode."""
-    device = "cpu" if tensor.is_meta else tensor.device
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
 
 def _shared(name: str, tensor: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def params(kept: float) -> Budget:
     return _fraction("params", kept)
 
 
-def as_budget(text: str | Budget) -> Budget:
+def as_budget(text: object) -> Budget:
     """Read a budget such as `macs=50%`, `params=1.2M` or `50% macs`; it says what is *kept*.
 
     >>> as_budget("macs=50%")
@@ -60,7 +60,8 @@ def as_budget(text: str | Budget) -> Budget:
     if target not in TARGETS:
         close = get_close_matches(target, TARGETS, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(TARGETS)}"
-        raise SelectionError(f"no budget is called '{target}'; {hint}")
+        message = f"no budget is called '{target}'; {hint}"
+        raise SelectionError(message)
     found = _FORM.match(value)
     if found is None:
         message = f"can't read the budget {text!r}: write 'macs=50%', 'params=1.2M' or 'macs=0.5'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,20 +49,21 @@ def plan(
     bundles = _bundles(anatomy, touching(anatomy, keep))
     wanted = _wanted(anatomy, ratios or {}, {g.name for b in bundles for g in b})
     lanes = [
-        make_lane(b, scores, rank, round_to, _least(floor, b[0].size))
+        make_lane(b, scores, rank, round_to, floor)
         for b in bundles
         if not any(g.name in wanted for g in b)
     ]
     fixed = [
-        (make_lane(b, scores, rank, 1, 1), next(wanted[g.name] for g in b if g.name in wanted))
+        (
+            make_lane(b, scores, rank, round_to, 1),
+            next(wanted[g.name] for g in b if g.name in wanted),
+        )
         for b in bundles
         if any(g.name in wanted for g in b)
     ]
     kept: dict[str, tuple[int, ...]] = {}
     for lane, fraction in fixed:
-        size = int(lane.kept[0])
-        goal = max(1, round(size * fraction / round_to) * round_to)
-        kept |= lane.kept_indices(size - min(size, goal))
+        kept |= lane.kept_indices(lane.step_at(fraction))
     made_by: dict[str, Any] = {
         "version": __version__, "by": scores.by, "rank": rank, "round_to": round_to,
         "floor": floor, "seed": seed,
@@ -89,12 +89,7 @@ def plan(
     )
 
 
-def _least(floor: int | float, size: int) -> int:
-    """Return how many of `size` indices must stay."""
-    return min(size, max(1, math.ceil(floor * size) if floor < 1 else int(floor)))
-
-
-def _check_options(rank: str, round_to: int, floor: int | float) -> None:
+def _check_options(rank: object, round_to: object, floor: object) -> None:
     if rank not in _RANKS:
         message = f"rank must be one of {', '.join(_RANKS)}, got {rank!r}"
         raise SelectionError(message)
@@ -150,7 +145,8 @@ def _meet(
         message = (
             f"{budget} can't be met: {least:.1%} of {whole:,} {budget.target} remain when every "
             f"free group is cut to its floor ({floor:g}), so the least that can be asked for is "
-            f"{budget.target}={_percent_up(least)}; a smaller floor reaches further.{_holders(anatomy, lanes, fixed)}"
+            f"{budget.target}={_percent_up(least)}; a smaller floor reaches further."
+            + _holders(anatomy, lanes, fixed)
         )
         raise BudgetError(message, minimum=least) from None
 
@@ -163,7 +159,7 @@ def _holders(anatomy: Anatomy, lanes: list[Lane], fixed: Mapping[str, int]) -> s
     """Name the pinned groups that hold most of what remains."""
     least = {**counts_after(lanes, [len(x.keys) for x in lanes]), **fixed}  # type: ignore[arg-type]
     now = anatomy.cost.macs(least)
-    shares = []
+    shares: list[tuple[int, Group]] = []
     for group in anatomy.pinned:
         after = anatomy.cost.macs({**least, group.name: max(1, group.size // 2)})
         shares.append((now - after, group))

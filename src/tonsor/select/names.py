@@ -46,7 +46,7 @@ def _is_output(member: Member, group: Group) -> bool:
 def as_names(anatomy: Anatomy, wanted: Iterable[Named]) -> Iterator[str]:
     """Turn modules into their paths; leave names and patterns as they are."""
     items = [wanted] if isinstance(wanted, (str, nn.Module)) else list(wanted)
-    paths = {id(m): n for n, m in anatomy.model.named_modules(remove_duplicate=False)}
+    paths = anatomy.module_paths
     for item in items:
         if isinstance(item, nn.Module):
             if id(item) not in paths:
@@ -77,4 +77,5 @@ def _known_but_ungrouped(anatomy: Anatomy, name: str) -> set[str]:
         return set()
     close = get_close_matches(name, [*known, *anatomy.by_name], n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "see print(anatomy) for all names"
-    raise SelectionError(f"nothing in the model is called '{name}'; {hint}")
+    message = f"nothing in the model is called '{name}'; {hint}"
+    raise SelectionError(message)

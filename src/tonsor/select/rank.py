@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,46 +19,65 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Groups that lose equally many indices, their orders, and the counts they may have.
+    """Groups that lose indices together, their orders, and the counts they may have.
 
     `orders` lists the indices of each group from the lowest score up, `kept` the allowed
-    counts from the largest down, `keys` what each step down costs in the ranking.
+    counts of each group from the largest down, `keys` what each step down costs in the
+    ranking.
     """
 
     names: tuple[str, ...]
     orders: tuple[Indices, ...]
-    kept: Indices
+    kept: tuple[Indices, ...]
     keys: Array
 
     def kept_indices(self, step: int) -> dict[str, tuple[int, ...]]:
         """Return what stays of each group after `step` steps."""
-        gone = len(self.orders[0]) - int(self.kept[step])
         return {
-            name: tuple(np.sort(order[gone:]).tolist())
-            for name, order in zip(self.names, self.orders, strict=True)
+            name: tuple(np.sort(order[len(order) - int(kept[step]) :]).tolist())
+            for name, order, kept in zip(self.names, self.orders, self.kept, strict=True)
         }
+
+    def step_at(self, fraction: float) -> int:
+        """Return the step that leaves about this fraction."""
+        return int(np.abs(self.kept[0] / self.kept[0][0] - fraction).argmin())
 
 
 def make_lane(
-    groups: Sequence[Group], scores: Scores, rank: Rank, round_to: int, floor: int
+    groups: Sequence[Group], scores: Scores, rank: Rank, round_to: int, floor: float
 ) -> Lane:
-    """Order the pieces of tied groups and cut the order into steps."""
-    size = groups[0].size
+    """Order the pieces of tied groups and cut the order into steps.
+
+    `floor` is the least that stays of a group: a number, or below 1 a fraction. A step of a
+    tie removes `unit` indices of each group, and the kept count of groups whose unit is 1 is
+    a multiple of `round_to`.
+    """
     orders = tuple(np.argsort(scores[g.name], kind="stable") for g in groups)
     ranked = [scores[g.name][o] for g, o in zip(groups, orders, strict=True)]
     if rank == "normalised":
         ranked = [r / (r.mean() or 1.0) for r in ranked]
-    combined = np.mean(ranked, axis=0)
-    kept = [size]
-    kept += [n for n in range(size - 1, 0, -1) if n % round_to == 0 and n >= floor]
-    counts = np.array(kept, dtype=np.int64)
-    gone = size - counts
+    whole = groups[0].size // groups[0].unit
+    least = max(_least(floor, g) for g in groups)
+    multiple = math.lcm(*(round_to // math.gcd(round_to, g.unit) for g in groups))
+    steps = [whole, *(n for n in range(whole - 1, 0, -1) if n % multiple == 0 and n >= least)]
+    counts = np.array(steps, dtype=np.int64)
+    gone = whole - counts
     if rank == "per_group":
-        keys = gone[1:] / size
+        keys = gone[1:] / whole
     else:
-        totals = np.concatenate([[0.0], np.cumsum(combined)])
-        keys = np.diff(totals[gone]) / np.diff(gone)
-    return Lane(tuple(g.name for g in groups), orders, counts, np.maximum.accumulate(keys))
+        keys = np.zeros(len(gone) - 1)
+        for row, group in zip(ranked, groups, strict=True):
+            totals = np.concatenate([[0.0], np.cumsum(row)])
+            keys += np.diff(totals[gone * group.unit]) / (np.diff(gone) * group.unit)
+        keys = np.maximum.accumulate(keys / len(groups))
+    kept = tuple(counts * g.unit for g in groups)
+    return Lane(tuple(g.name for g in groups), orders, kept, keys)
+
+
+def _least(floor: float, group: Group) -> int:
+    """Return how many steps of a group must stay."""
+    wanted = math.ceil(floor * group.size) if floor < 1 else int(floor)
+    return max(1, -(-min(wanted, group.size) // group.unit))
 
 
 def order_steps(lanes: Sequence[Lane]) -> Indices:
@@ -71,5 +91,7 @@ def order_steps(lanes: Sequence[Lane]) -> Indices:
 def counts_after(lanes: Sequence[Lane], steps: Mapping[int, int] | Indices) -> dict[str, int]:
     """Return how many indices each group keeps when lanes have taken so many steps."""
     return {
-        name: int(lane.kept[int(steps[i])]) for i, lane in enumerate(lanes) for name in lane.names
+        name: int(kept[int(steps[i])])
+        for i, lane in enumerate(lanes)
+        for name, kept in zip(lane.names, lane.kept, strict=True)
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -37,11 +37,12 @@ def known_mends(model: nn.Module, solution: Solution) -> tuple[Mend, ...]:
 def _meanings(
     op: Op, solution: Solution, sized: dict[tuple[int, str, int | None], Axis]
 ) -> Iterator[tuple[str | Path, Axis]]:
-    def axes(name: str) -> tuple[Axis, ...]:
+    def axes(name: str) -> Sequence[Axis]:
         ref = op.get(name)
-        return solution.axes[ref.value] if isinstance(ref, Ref) else ()
+        return solution.axes[ref.value] if isinstance(ref, Ref) else []
 
-    out = solution.axes[op.outputs[0]] if op.outputs and op.outputs[0] is not None else ()
+    first = op.outputs[0] if op.outputs else None
+    out: Sequence[Axis] = [] if first is None else solution.axes[first]
     kind = op.name.removeprefix("aten.")
     if kind.startswith(("conv", "_conv")):
         weight, data = axes("weight"), axes("input")
@@ -68,7 +69,7 @@ def _meanings(
     elif kind in ("prelu", "_prelu_kernel"):
         yield "num_parameters", axes("weight")[0]
     elif kind in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        w_ih, w_hh, *rest = (solution.axes[r.value] for r in op["params"])
+        w_ih, w_hh, *_ = (solution.axes[r.value] for r in op["params"])
         hidden = op["hx"][-1] if isinstance(op["hx"], tuple) else op["hx"]
         cell = solution.axes[hidden.value][-1]
         yield "input_size", w_ih[1]
@@ -76,8 +77,7 @@ def _meanings(
         if w_hh[1] != cell:
             yield "proj_size", w_hh[1]
     elif kind == "bilinear":
-        for name, axis in zip(_BILINEAR, axes("weight"), strict=True):
-            yield name, axis
+        yield from zip(_BILINEAR, axes("weight"), strict=True)
     elif kind == "channel_shuffle":
         yield "groups", sized[op.index, "groups", None]
 
@@ -112,7 +112,7 @@ def _get_own(module: nn.Module, path: Path) -> Any:
 
 
 def set_integer(module: nn.Module, path: Path, value: int) -> None:
-    """Set an integer attribute, rebuilding the tuples on the way to it."""
+    """Set an integer attribute, rebuilding the containers on the way to it."""
     name, *steps = path
     current = vars(module)[str(name)]
     setattr(module, str(name), _with(current, tuple(steps), value))
@@ -126,5 +126,6 @@ def _with(container: Any, steps: Path, value: int) -> Any:
     if isinstance(container, tuple):
         items = [inner if i == step else item for i, item in enumerate(container)]
         return type(container)(*items) if hasattr(container, "_fields") else type(container)(items)
-    container[step] = inner
-    return container
+    copied = type(container)(container)
+    copied[step] = inner
+    return copied

@@ -53,13 +53,13 @@ def replace_parameter(old: Tensor, data: Tensor) -> Tensor:
         new = nn.Parameter(data, requires_grad=old.requires_grad)
     else:
         new = torch.Tensor._make_subclass(type(old), data, old.requires_grad)
-    new.__dict__.update(old.__dict__)
+    vars(new).update(vars(old))  # type: ignore[attr-defined]  a tensor has a real __dict__
     return new
 
 
 def _laid_out_like(tensor: Tensor, out: Tensor) -> Tensor:
     for rank, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if tensor.dim() == rank and not tensor.is_contiguous():
-            if tensor.is_contiguous(memory_format=layout):
-                return out.contiguous(memory_format=layout)
+        strided = tensor.dim() == rank and not tensor.is_contiguous()
+        if strided and tensor.is_contiguous(memory_format=layout):
+            return out.contiguous(memory_format=layout)
     return out.contiguous()

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tonsor.axes.solve import has_rule
 from tonsor.axes.tree import count
 from tonsor.graph.clone import clone
+from tonsor.graph.fake import Faker
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.record import Recorder
-from tonsor.graph.trace import empty_like, quiet
+from tonsor.graph.trace import quiet
 from tonsor.surgery.attributes import set_integer
 from tonsor.types import Axis, Mend, Op, Solution
 
@@ -33,7 +34,7 @@ class Failure:
     what: str
 
 
-class _Mismatch(Exception):
+class _MismatchError(Exception):
     pass
 
 
@@ -46,6 +47,8 @@ class Trial:
         self.solution = solution
         self.fake = solution.graph.ran != "real"
         self.runs = 0
+        self.faker = Faker()
+        self.opaque: dict[int, Any] = {}
 
     def run(self, counts: Mapping[str, int], mends: Sequence[Mend]) -> Failure | None:
         """Run with `counts` indices left of each leaf; None means all went as predicted."""
@@ -53,7 +56,7 @@ class Trial:
         with quiet(), torch.random.fork_rng([]):
             if not self.fake:
                 return self._run(counts, mends)
-            with FakeTensorMode(allow_non_fake_inputs=True):
+            with self.faker.mode:
                 return self._run(counts, mends)
 
     def _run(self, counts: Mapping[str, int], mends: Sequence[Mend]) -> Failure | None:
@@ -64,9 +67,9 @@ class Trial:
         def shrink(name: str, tensor: Tensor) -> Tensor:
             value = graph.tensors.get(name)
             axes = None if value is None else self.solution.axes[value]
-            return self._small(tensor, tensor.shape if axes is None else [sizes(a) for a in axes])
+            return self._small(name, tensor, None if axes is None else [sizes(a) for a in axes])
 
-        copy = clone(self.model, shrink).eval()
+        copy = clone(self.model, shrink, self.opaque).eval()
         for item in mends:
             if sizes(item.axis) != item.axis.size:
                 set_integer(copy.get_submodule(item.module), item.path, sizes(item.axis))
@@ -75,29 +78,28 @@ class Trial:
         try:
             with recorder.recording():
                 given.call(copy)
-        except _Mismatch as error:
-            return Failure(len(recorder.ops) - 1, str(error))
+        except _MismatchError as error:
+            return Failure(check.at, str(error))
         except Exception as error:  # noqa: BLE001  whatever the user's code raises is the finding
-            index = min(len(recorder.ops), len(graph.ops) - 1)
-            return Failure(index, f"{type(error).__name__}: {error}".split("\n")[0])
-        if len(recorder.ops) < len(graph.ops) and not check.astray:
-            return Failure(len(recorder.ops), "the forward pass ended early")
+            return Failure(
+                min(check.at, len(graph.ops) - 1), f"{type(error).__name__}: {error}".split("\n")[0]
+            )
+        if check.rest() and not check.astray:
+            return Failure(check.at, "the forward pass ended early")
         return None
 
-    def _small(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    def _small(self, name: str, tensor: Tensor, shape: Sequence[int] | None) -> Tensor:
         if self.fake:
-            device = "cpu" if tensor.is_meta else tensor.device
-            small = torch.empty(tuple(shape), dtype=tensor.dtype, device=device)
-        else:
-            small = tensor.detach()
-            for dim, n in enumerate(shape):
-                small = small.narrow(dim, 0, n)
-            small = small.clone()
+            return self.faker.named(name, tensor, shape)
+        small = tensor.detach()
+        for dim, n in enumerate(shape or ()):
+            small = small.narrow(dim, 0, n)
+        small = small.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         return nn.Parameter(small, requires_grad=False) if is_parameter else small
 
     def _given(self, tensor: Tensor) -> Tensor:
-        return empty_like(tensor) if self.fake else tensor.detach().clone()
+        return self.faker.like(tensor) if self.fake else tensor.detach().clone()
 
 
 class Sizes:
@@ -108,39 +110,59 @@ class Sizes:
         self.memo: dict[int, tuple[Axis, int]] = {}
 
     def __call__(self, axis: Axis) -> int:
+        """Return how many indices of an axis are left."""
         known = self.memo.get(id(axis))
         if known is None:
             known = self.memo[id(axis)] = (axis, count(axis, self.counts))
         return known[1]
 
 
+_COPIES = frozenset(
+    {"aten.contiguous", "aten.clone", "aten.to", "aten._to_copy", "aten.alias", "aten.detach"}
+)
+
+
 class _Check:
     """Compare each operator's result with what was predicted.
 
-    A run on real values may go another way than before, as routing by value does: from
-    there on nothing can be compared, and the numeric proof is what remains.
+    A copy may be made or left out depending on sizes, so copies are not counted on. A run on
+    real values may go another way than before, as routing by value does: from there on
+    nothing can be compared, and the numeric proof is what remains.
     """
 
     def __init__(self, solution: Solution, sizes: Sizes, *, strict: bool) -> None:
         self.solution = solution
+        self.ops = solution.graph.ops
         self.sizes = sizes
         self.strict = strict
         self.astray = False
+        self.at = 0
+
+    def rest(self) -> bool:
+        """Whether operators that matter were expected and did not run."""
+        return any(op.name not in _COPIES for op in self.ops[self.at :])
 
     def __call__(self, op: Op, out: list[Tensor | None]) -> None:
-        ops = self.solution.graph.ops
         if self.astray:
             return
-        if op.index >= len(ops) or ops[op.index].name != op.name:
+        while self.at < len(self.ops) and self.ops[self.at].name != op.name:
+            if self.ops[self.at].name not in _COPIES:
+                break
+            self.at += 1
+        if self.at >= len(self.ops) or self.ops[self.at].name != op.name:
+            if op.name in _COPIES:
+                return
             self.astray = True
             if self.strict:
+                self.at = min(self.at, len(self.ops) - 1)
                 message = f"it runs {op.name} where it ran another operator before"
-                raise _Mismatch(message)
+                raise _MismatchError(message)
             return
-        for value, tensor in zip(ops[op.index].outputs, out, strict=False):
+        for value, tensor in zip(self.ops[self.at].outputs, out, strict=False):
             if value is None or tensor is None:
                 continue
             wanted = tuple(self.sizes(a) for a in self.solution.axes[value])
             if tuple(tensor.shape) != wanted:
                 message = f"a result of shape {tuple(tensor.shape)} where {wanted} was expected"
-                raise _Mismatch(message)
+                raise _MismatchError(message)
+        self.at += 1

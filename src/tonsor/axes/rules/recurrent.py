@@ -41,7 +41,7 @@ def recurrent(s: Solver, op: Op) -> list[Axes]:
                 s.unify(projection[1], cell)
         below = s.concat([hidden] * ways)
     lead = s.of(states[0])[:2] if len(s.of(states[0])) == 3 else []
-    batch = [n for n in x[:-1]]
+    batch = list(x[:-1])
     return [[*batch, below], [*lead, hidden], [*lead, cell]][: len(op.outputs)]
 
 

@@ -1,0 +1,36 @@
+"""The command `tonsor`: the same steps as in Python, for a model named on the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from tonsor._version import __version__
+from tonsor.cli.options import Explain, Inspect, Prune, parse
+from tonsor.errors import TonsorError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for a mistake, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        sys.stdout.write(f"tonsor {__version__}\n")
+        return 0
+    command = parse(given or ["--help"])
+    here = os.getcwd()  # noqa: PTH109  text, as the other entries of sys.path are
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        from tonsor.cli.show import complain, step
+
+        with step("loading torch"):  # slow, so not before the command line has been read
+            from tonsor.cli.run import run
+        return run(command)
+    except (TonsorError, OSError) as error:
+        if isinstance(command, (Inspect, Explain, Prune)) and command.source.traceback:
+            raise
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,69 @@
+"""Norms carry one number for each channel, and these must go with their channels, in order."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from .cutting import cut, pins
+
+
+class Normed(nn.Module):
+    """A LayerNorm between two layers, with weights that tell each other apart."""
+
+    def __init__(self, norm: nn.Module, width: int = 40) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(8, width), norm, nn.Linear(width, 4)
+        for parameter in norm.parameters():
+            nn.init.normal_(parameter, 1.0, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)).relu())
+
+
+@pytest.mark.parametrize("removed", [0.3, 0.5, 0.65, 0.75, 0.9])
+def test_a_layer_norm_keeps_the_parameters_of_the_channels_that_stay(removed: float) -> None:
+    model = Normed(nn.LayerNorm(40))
+    made = cut(model, torch.randn(2, 8), ratios={"first": 1 - removed}, floor=1)
+
+    kept = made.kept("first.weight[0]")
+    assert len(kept) == round(40 * (1 - removed))
+    assert made.slim.norm.normalized_shape == (len(kept),)
+    for layer, name in (("norm", "weight"), ("norm", "bias"), ("first", "weight"), ("first", "bias")):
+        whole = getattr(getattr(model, layer), name)
+        assert torch.equal(getattr(getattr(made.slim, layer), name), whole.index_select(0, kept))
+    assert torch.equal(made.slim.last.weight, model.last.weight.index_select(1, kept))
+
+
+@pytest.mark.parametrize("removed", [0.3, 0.65, 0.9])
+def test_an_rms_norm_does_too(removed: float) -> None:
+    model = Normed(nn.RMSNorm(40))
+    made = cut(model, torch.randn(2, 8), ratios={"first": 1 - removed}, floor=1)
+    kept = made.kept("first.weight[0]")
+    assert made.slim.norm.normalized_shape == (len(kept),)
+    assert torch.equal(made.slim.norm.weight, model.norm.weight.index_select(0, kept))
+
+
+def test_a_norm_over_fewer_channels_is_said_to_be_another_norm() -> None:
+    made = cut(Normed(nn.LayerNorm(40)), torch.randn(2, 8), ratios={"first": 0.5})
+    group = made.anatomy.by_name["first.weight[0]"]
+    assert any("norm" in what for what in group.approximate)
+
+
+def test_running_statistics_follow_a_batch_norm() -> None:
+    norm = nn.BatchNorm1d(40)
+    model = Normed(norm).eval()
+    assert norm.running_mean is not None
+    nn.init.normal_(norm.running_mean)
+    made = cut(model, torch.randn(2, 8), ratios={"first": 0.5})
+    kept = made.kept("first.weight[0]")
+    assert torch.equal(made.slim.norm.running_mean, norm.running_mean[kept])
+    assert made.slim.norm.num_features == 20
+
+
+def test_a_group_norm_keeps_groups_of_equal_size() -> None:
+    made = cut(Normed(nn.GroupNorm(4, 40)), torch.randn(2, 8), "params=50%")
+    channels = {n: made.anatomy.by_name[n].size for n in made.plan.counts}
+    assert made.slim.norm.num_channels == made.slim.first.out_features
+    assert made.slim.norm.num_channels % made.slim.norm.num_groups == 0
+    assert channels, pins(made.anatomy)
