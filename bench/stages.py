@@ -47,9 +47,12 @@ def _timed(function: Callable[..., Any], stage: str, seconds: dict[str, float]) 
     def timed(*args: Any, **kwargs: Any) -> Any:
         start = time.process_time()
         try:
-            return function(*args, **kwargs)
+            found = function(*args, **kwargs)
         finally:
             seconds[stage] += time.process_time() - start
+        if stage == "settle":
+            seconds["runs"] = getattr(found, "runs", 0)
+        return found
 
     return timed
 
@@ -82,6 +85,7 @@ def run(
         "seconds": {s: seconds[s] for s in STAGES},
         "operators": len(anatomy.graph.ops),
         "ran": anatomy.graph.ran,
+        "runs": seconds["runs"],
         "groups": len(anatomy.groups),
         "prunable": len(anatomy.prunable),
     }

@@ -26,14 +26,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each layer may import those before it and itself. `tonsor` is the front door, which opens lazily
 # onto `api` and the nouns: only what stands above `api` may come in through it.
 LAYERS = (
+    "_version",
     "errors",
     "types",
     "graph",
     "axes",
     "cost",
     "surgery",
+    "explain",
     "anatomy",
     "plan",
+    "plan_json",
+    "artifact",
     "families",
     "criteria",
     "select",

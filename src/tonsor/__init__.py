@@ -17,6 +17,7 @@ from tonsor._version import __version__
 if TYPE_CHECKING:
     from tonsor.anatomy import Anatomy, inspect
     from tonsor.api import Report, apply, prune
+    from tonsor.artifact import load, save
     from tonsor.axes.registry import rule
     from tonsor.criteria.registry import criterion
     from tonsor.criteria.score import Scores, score
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tonsor.graph.inputs import Inputs
     from tonsor.graph.trace import trace
     from tonsor.plan import Plan
+    from tonsor.plan_json import load_plan, save_plan
     from tonsor.select.budget import Budget, macs, params
     from tonsor.select.make import plan as plan
 
@@ -32,12 +34,14 @@ _HOMES = {
     "rule": "axes.registry", "criterion": "criteria.registry", "Scores": "criteria.score",
     "score": "criteria.score", "TonsorError": "errors", "Inputs": "graph.inputs",
     "trace": "graph.trace", "Plan": "plan", "Budget": "select.budget", "macs": "select.budget",
-    "params": "select.budget", "plan": "select.make",
+    "params": "select.budget", "plan": "select.make", "load": "artifact", "save": "artifact",
+    "load_plan": "plan_json", "save_plan": "plan_json",
 }  # fmt: skip
 
 __all__ = [
     "Anatomy", "Budget", "Inputs", "Plan", "Report", "Scores", "TonsorError", "__version__",
-    "apply", "criterion", "inspect", "macs", "params", "plan", "prune", "rule", "score", "trace",
+    "apply", "criterion", "inspect", "load", "load_plan", "macs", "params", "plan", "prune", "rule",
+    "save", "save_plan", "score", "trace",
 ]  # fmt: skip
 
 

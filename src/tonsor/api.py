@@ -72,6 +72,8 @@ def _warnings(report: Report) -> Iterable[str]:
     }
     if approximate:
         yield f"{', '.join(sorted(approximate))} now take statistics over fewer indices; fine-tune"
+    for item in report.anatomy.cost.uncounted:
+        yield f"its cost is not in the count: {item}"
     if report.anatomy.unreached:
         number = len(report.anatomy.unreached)
         yield f"{number} parameter(s) were never reached by the example input and are left whole"

@@ -217,7 +217,14 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
         return replace_parameter(tensor, _poured(name, weights.get(name), data, weights.path))
 
     slim = clone(model, replace)
-    mend(slim, cut)
+    try:
+        mend(slim, cut)
+    except (AttributeError, LookupError, TypeError) as error:
+        message = (
+            f"'{weights.path}' knows sizes held in attributes that this {type(model).__name__} "
+            f"does not have ({type(error).__name__}: {error})"
+        )
+        raise PlanError(message) from error
     return slim
 
 

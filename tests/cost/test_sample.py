@@ -99,13 +99,7 @@ def test_no_plan_changes_the_batch() -> None:
     assert result.macs({batch: 2, "weight[0]": 3}) == 4 * 3
 
 
-# Its state starts from zeros whose batch axis the rule for `lstm` does not tie to the input's.
-NOT_YET = {"lstm_last_state"}
-
-
-@pytest.mark.parametrize(
-    "case", [c for c in hand_written.CASES if c.name not in NOT_YET], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", hand_written.CASES, ids=lambda case: case.name)
 def test_batches_do_not_matter(case: Case) -> None:
     model, args, kwargs = case.build()
     inputs = Inputs(*args, **kwargs)

@@ -38,7 +38,7 @@ def _identical(first: Tensor, second: Tensor) -> bool:
     if first.is_meta or second.is_meta:
         return first.is_meta and second.is_meta
     same_kind = first.shape == second.shape and first.dtype == second.dtype
-    return same_kind and torch.equal(first.nan_to_num(), second.nan_to_num())
+    return same_kind and torch.equal(*(t.detach().nan_to_num() for t in (first, second)))
 
 
 def _tensors(model: nn.Module, inputs: tonsor.Inputs) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,7 @@
-"""Cut a model and look at what became of it."""
+"""Cut a model and look at what became of it.
+
+Places are written as everywhere in tonsor: `first.weight[0]` is dimension 0 of a tensor.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 
 from tonsor.api import Anatomy, inspect, plan
 from tonsor.plan import Plan
+from tonsor.types import Group, leaves
 
 
 @dataclass(frozen=True)
@@ -18,17 +22,12 @@ class Cut:
     plan: Plan
     slim: Any
 
-    def kept(self, group: str) -> Tensor:
-        """The indices that stay of a group."""
-        size = self.anatomy.by_name[group].size
-        return torch.tensor(self.plan.keep.get(group, tuple(range(size))))
-
-    @property
-    def widths(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of all parameters that are smaller than before."""
-        before, after = self.anatomy.model.named_parameters(), self.slim.named_parameters()
-        return {n: tuple(b.shape) for (n, a), (_, b) in zip(before, after, strict=True)
-                if a.shape != b.shape}  # fmt: skip
+    def kept(self, place: str) -> Tensor:
+        """The indices that stay at a place."""
+        tensor, dim = _parts(place)
+        kept = self.plan.cut().keep.get(tensor)
+        kept = None if kept is None else kept[dim]
+        return torch.tensor(range(self.plan.fingerprint[tensor][dim]) if kept is None else kept)
 
 
 def cut(model: nn.Module, inputs: Any, budget: str | None = None, **options: Any) -> Cut:
@@ -38,16 +37,23 @@ def cut(model: nn.Module, inputs: Any, budget: str | None = None, **options: Any
     return Cut(anatomy, made, made.apply(model))
 
 
-def free(anatomy: Anatomy) -> set[str]:
-    """The names of the groups that may be cut."""
-    return {g.name for g in anatomy.prunable}
+def through(anatomy: Anatomy, place: str) -> list[Group]:
+    """The groups that run through a place, the outermost first."""
+    tensor, dim = _parts(place)
+    names = [leaf.name for leaf in leaves(anatomy.axes(tensor)[dim])]
+    return [anatomy.by_name[name] for name in names if name in anatomy.by_name]
 
 
-def pins(anatomy: Anatomy) -> dict[str, str]:
-    """The kind of the first reason of every group that may not be cut."""
-    return {g.name: g.pins[0].kind for g in anatomy.pinned}
+def verdicts(anatomy: Anatomy, place: str) -> list[str]:
+    """For each group of a place: free, or the kind of the first reason why it is not."""
+    return ["free" if g.prunable else g.pins[0].kind for g in through(anatomy, place)]
 
 
-def reason(anatomy: Anatomy, group: str) -> str:
-    """Why a group may not be cut, in words."""
-    return str(anatomy.by_name[group].pins[0])
+def reasons(anatomy: Anatomy, place: str) -> list[str]:
+    """Why the groups of a place may not be cut, in words."""
+    return [str(g.pins[0]) for g in through(anatomy, place) if not g.prunable]
+
+
+def _parts(place: str) -> tuple[str, int]:
+    tensor, _, dim = place.rpartition("[")
+    return tensor, int(dim.removesuffix("]"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from .cutting import cut, pins
+from .cutting import cut, verdicts
 
 
 class Normed(nn.Module):
@@ -61,9 +61,12 @@ def test_running_statistics_follow_a_batch_norm() -> None:
     assert made.slim.norm.num_features == 20
 
 
-def test_a_group_norm_keeps_groups_of_equal_size() -> None:
-    made = cut(Normed(nn.GroupNorm(4, 40)), torch.randn(2, 8), "params=50%")
-    channels = {n: made.anatomy.by_name[n].size for n in made.plan.counts}
-    assert made.slim.norm.num_channels == made.slim.first.out_features
-    assert made.slim.norm.num_channels % made.slim.norm.num_groups == 0
-    assert channels, pins(made.anatomy)
+def test_a_group_norm_loses_whole_groups_or_the_same_from_each() -> None:
+    model = Normed(nn.GroupNorm(4, 40))
+    made = cut(model, torch.randn(2, 8), ratios={"first.weight[0].0": 0.5, "first.weight[0].1": 0.6})
+    assert verdicts(made.anatomy, "first.weight[0]") == ["free", "free"]  # groups, channels in each
+    assert (made.slim.norm.num_groups, made.slim.norm.num_channels) == (2, 2 * 6)
+    kept = made.kept("first.weight[0]")
+    assert torch.equal(made.slim.norm.weight, model.norm.weight[kept])
+    assert kept.unique().numel() == 12
+    assert len({i // 10 for i in kept.tolist()}) == 2

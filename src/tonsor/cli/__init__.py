@@ -26,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with step("loading torch"):  # slow, so not before the command line has been read
             from tonsor.cli.run import run
-        return run(command)
+        code = run(command)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (TonsorError, OSError) as error:
         if isinstance(command, (Inspect, Explain, Prune)) and command.source.traceback:
             raise

@@ -47,7 +47,7 @@ def find(spec: str) -> Any:
     for i, step in enumerate(name.split(".")):
         if not hasattr(found, step):
             where = ":".join([place, *name.split(".")[:i]])
-            close = get_close_matches(step, _models_in(found) or dir(found), n=3)
+            close = get_close_matches(step, dir(found), n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else _offered(found)
             message = f"'{where}' has nothing called '{step}'; {hint}"
             raise SelectionError(message)
@@ -64,7 +64,9 @@ def build(found: Any, spec: str, arguments: str = "", seed: int = 0) -> nn.Modul
             raise SelectionError(message)
         return found
     if not callable(found):
-        message = f"'{spec}' is a {type(found).__name__}, not a model nor anything that makes one"
+        message = (
+            f"'{spec}' is of type {type(found).__name__}, no model nor anything that makes one"
+        )
         raise SelectionError(message)
     torch.manual_seed(seed)
     try:
@@ -78,7 +80,7 @@ def build(found: Any, spec: str, arguments: str = "", seed: int = 0) -> nn.Modul
         )
         raise SelectionError(message) from error
     if not isinstance(model, nn.Module):
-        message = f"'{spec}' makes a {type(model).__name__}, not a torch.nn.Module"
+        message = f"'{spec}' makes something of type {type(model).__name__}, not a torch.nn.Module"
         raise SelectionError(message)
     return model.eval()
 
@@ -131,12 +133,10 @@ def _import_file(path: Path) -> ModuleType:
         raise SelectionError(message)
     path = path.resolve()
     name = path.stem
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    other = None if known is not None else importlib.util.find_spec(name)
-    if known is not None or (other is not None and other.origin != str(path)):
+    if _file_of(name) not in (None, str(path)):
         name = f"{name}_{zlib.crc32(os.fsencode(path)):08x}"  # never in another module's place
+    if name in sys.modules:
+        return sys.modules[name]
     sys.path.insert(0, str(path.parent))  # what stands beside the file can be imported from it
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -149,6 +149,14 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _file_of(name: str) -> str | None:
+    """Return the file that a name is imported from, or None where there is nothing of it."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None) or "built in"
+    found = importlib.util.find_spec(name)
+    return None if found is None else found.origin or "built in"
 
 
 def _models_in(module: Any) -> list[str]:

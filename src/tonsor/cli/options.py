@@ -133,6 +133,8 @@ class Demo:
 
 
 Command = Inspect | Explain | Prune | List | Doctor | Demo
+COMMANDS = {kind.__name__.lower(): kind for kind in (Inspect, Explain, Prune, List, Doctor, Demo)}
+
 _DESCRIPTION = """Structured pruning for any PyTorch model: smaller, faster, and proven right.
 
 First steps: tonsor demo; tonsor inspect nets.py:Net --input 1,3,32,32; tonsor prune --help"""
@@ -140,9 +142,8 @@ First steps: tonsor demo; tonsor inspect nets.py:Net --input 1,3,32,32; tonsor p
 
 def parse(arguments: Sequence[str]) -> Command:
     """Read the command line; what can't be read ends the program with a hint."""
-    named = {kind.__name__.lower(): kind for kind in (Inspect, Explain, Prune, List, Doctor, Demo)}
     return tyro.extras.subcommand_cli_from_dict(  # type: ignore[call-overload]
-        named,
+        COMMANDS,
         prog="tonsor",
         description=_DESCRIPTION,
         args=list(arguments),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from tonsor import demo
 from tonsor._version import __version__
 from tonsor.anatomy import Anatomy, inspect
-from tonsor.api import Report
+from tonsor.api import Report, prune
 from tonsor.artifact import save
 from tonsor.axes.registry import RULES
 from tonsor.cli.model import build, fill, find, read_inputs
@@ -23,6 +24,7 @@ from tonsor.cost.conventions import CONVENTIONS
 from tonsor.criteria.registry import CRITERIA
 from tonsor.errors import SelectionError
 from tonsor.explain import short
+from tonsor.graph.inputs import Inputs
 from tonsor.plan import Plan
 from tonsor.plan_json import save_plan
 from tonsor.select.make import plan
@@ -51,21 +53,37 @@ def run(command: Command) -> int:
 # ---------------------------------------------------------------- inspect, explain
 
 
-def _anatomy(spec: str, source: Source) -> tuple[Anatomy, Plan | None]:
-    """Make the model and its inputs and look into it; the plan is that of a slim model."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A model and its inputs; `earlier` is the plan of a model that is slim already."""
+
+    model: nn.Module
+    inputs: Inputs
+    earlier: Plan | None = None
+    random: bool = False
+
+
+def _make(spec: str, source: Source) -> _Made:
+    with step(f"importing {spec}"):
+        found = find(spec)
     inputs = read_inputs(source.input, source.seed)
     with step(f"making {spec}"):
-        model = build(find(spec), spec, source.args, source.seed)
-    earlier = None
-    if source.weights is not None:
-        with step(f"loading {source.weights}"):
-            model, earlier = fill(model, str(source.weights))
+        model = build(found, spec, source.args, source.seed)
+    if source.weights is None:
+        return _Made(model, inputs, random=isinstance(found, type))
+    with step(f"loading {source.weights}"):
+        model, earlier = fill(model, str(source.weights))
+    return _Made(model, inputs, earlier)
+
+
+def _anatomy(spec: str, source: Source) -> Anatomy:
+    made = _make(spec, source)
     with step("tracing, and trying cuts on shapes"):
-        return inspect(model, inputs, head_dims=source.head_dims), earlier
+        return inspect(made.model, made.inputs, head_dims=source.head_dims)
 
 
 def _inspect(command: Inspect) -> int:
-    anatomy, _ = _anatomy(command.model, command.source)
+    anatomy = _anatomy(command.model, command.source)
     if command.json:
         show_json(anatomy.to_json())
         return 0
@@ -90,7 +108,7 @@ def _notes(group: Any) -> str:
 
 
 def _explain(command: Explain) -> int:
-    anatomy, _ = _anatomy(command.model, command.source)
+    anatomy = _anatomy(command.model, command.source)
     explanation = anatomy.explain(command.name)
     if command.json:
         show_json(explanation.to_json())
@@ -104,22 +122,16 @@ def _explain(command: Explain) -> int:
 
 def _prune(command: Prune) -> int:
     budget = _budget(command)
-    anatomy, earlier = _anatomy(command.model, command.source)
-    with step("ranking and choosing"):
-        decided = plan(
-            anatomy, budget, by=command.by, rank=command.rank, keep=command.keep,
-            round_to=command.round_to, floor=command.floor, seed=command.source.seed,
+    made = _make(command.model, command.source)
+    with step("tracing, ranking, cutting" + (" and proving" if command.verify else "")):
+        slim, report = prune(
+            made.model, made.inputs, budget=budget, by=command.by, rank=command.rank,
+            keep=command.keep, round_to=command.round_to, floor=command.floor,
+            seed=command.source.seed, head_dims=command.source.head_dims, verify=command.verify,
         )  # fmt: skip
-    with step("cutting"):
-        slim = decided.apply(anatomy.model, verify=False)
-    proof = None
-    if command.verify:
-        with step("proving"):
-            proof = decided.prove(anatomy.model, slim)
-    total = decided if earlier is None else decided.rebase(earlier)
+    total = report.plan if made.earlier is None else report.plan.rebase(made.earlier)
     files = _save(command, slim, total)
-    report = Report(decided, anatomy, proof)
-    notes = [*report.warnings, *_advice(command, files)]
+    notes = [*report.warnings, *_advice(made, files)]
     if command.json:
         show_json(_report_json(report, budget, notes, files))
     else:
@@ -148,8 +160,8 @@ def _save(command: Prune, slim: nn.Module, total: Plan) -> dict[str, str]:
     return files
 
 
-def _advice(command: Prune, files: dict[str, str]) -> Iterator[str]:
-    if command.source.weights is None and isinstance(find(command.model), type):
+def _advice(made: _Made, files: dict[str, str]) -> Iterator[str]:
+    if made.random:
         yield "the weights were random; --weights FILE prunes trained ones"
     if not files:
         yield "nothing was saved; --out slim.tonsor keeps the slim model, --plan the plan"

@@ -37,14 +37,15 @@ def step(text: str) -> Iterator[None]:
 def show_table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: int = 0
 ) -> None:
-    """Print a table; the column of place `numbers`, where that is not 0, holds numbers."""
+    """Print a table, if it has rows; `numbers` is the first of the columns that hold numbers."""
     table = Table(title=title or None, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         right = bool(numbers) and i >= numbers
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+    if table.row_count:
+        console().print(table)
 
 
 def show(text: object, style: str = "") -> None:

@@ -73,15 +73,18 @@ class _Settling:
     # ------------------------------------------------------------ rounds
 
     def run(self) -> None:
-        for heavy in (False, True, False):
-            for _ in range(MAX_ROUNDS):
-                counts = self._counts(heavy=heavy)
-                failure = self.trial.run(counts, self.found.mends) if counts else None
-                if failure is None:
-                    break
+        fixed = not any(_may_hold_sizes(op) for op in self.solution.graph.ops)
+        sound = 0
+        for i in range(MAX_ROUNDS):
+            counts = self._counts(heavy=bool(i % 2))
+            failure = self.trial.run(counts, self.found.mends) if counts else None
+            if failure is not None:
+                sound = 0
                 self._resolve(failure, counts)
-            if not heavy and not any(_may_hold_sizes(op) for op in self.solution.graph.ops):
-                break  # nothing in the model takes a size as a number
+                continue
+            sound += 1
+            if sound == 2 or fixed or not counts:
+                break  # a light and a heavy cut went well, or no size is told by a number
         self.found.runs = self.trial.runs
 
     def _counts(self, *, heavy: bool) -> dict[str, int]:

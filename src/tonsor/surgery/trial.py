@@ -9,6 +9,7 @@ shape that was predicted. Where the model allows it nothing is computed at all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,7 @@ class Trial:
         """Run with `counts` indices left of each leaf; None means all went as predicted."""
         self.runs += 1
         with quiet(), torch.random.fork_rng([]):
-            if not self.fake:
-                return self._run(counts, mends)
-            with self.faker.mode:
-                return self._run(counts, mends)
+            return self._run(counts, mends)
 
     def _run(self, counts: Mapping[str, int], mends: Sequence[Mend]) -> Failure | None:
         graph = self.solution.graph
@@ -76,7 +74,7 @@ class Trial:
         recorder = Recorder(copy, has_rule, observe=check, lines=False)
         given = self.inputs.map(self._given)
         try:
-            with recorder.recording():
+            with self.faker.mode if self.fake else nullcontext(), recorder.recording():
                 given.call(copy)
         except _MismatchError as error:
             return Failure(check.at, str(error))

@@ -26,6 +26,8 @@ def recurrent(s: Solver, op: Op) -> list[Axes]:
     cell = s.of(states[-1])[-1]
     if op["params"] and per_cell == (4 if op["has_biases"] else 2):
         s.unify(hidden, cell)
+    for state in states if len(x) == 3 else ():
+        s.unify(s.of(state)[1], x[0 if op["batch_first"] else 1])
     below = x[-1]
     for layer in range(op["num_layers"]):
         for way in range(ways):
