@@ -43,6 +43,23 @@ def coordinates(axis: Axis) -> Coordinates:
     return [frozenset[tuple[str, int]]().union(*place) for place in places]
 
 
+def permuted(axis: Axis, name: str, order: Sequence[int]) -> list[int]:
+    """Return which old position each position of an axis holds when one leaf is reordered."""
+    if isinstance(axis, Leaf):
+        return list(order) if axis.name == name else list(range(axis.size))
+    if isinstance(axis, Concat):
+        found: list[int] = []
+        for part in axis.segments:
+            start = len(found)
+            found += [start + i for i in permuted(part, name, order)]
+        return found
+    found = [0]
+    for part in axis.factors:
+        inner = permuted(part, name, order)
+        found = [i * part.size + j for i in found for j in inner]
+    return found
+
+
 def frozen(nodes: Sequence[Node[str]]) -> tuple[list[Axis], set[str]]:
     """Freeze nodes together; return them, and the names of their leaves that are pinned.
 

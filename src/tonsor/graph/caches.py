@@ -10,9 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import nn
+
+_CACHE = type(lru_cache(lambda: None))
+_EMPTY = CellType()
 
 
 @contextmanager
@@ -46,5 +51,11 @@ def _caches(model: nn.Module) -> Iterator[Any]:
 
 def _cached_in(names: Any) -> Iterator[Any]:
     for value in list(names.values()):
-        if type(value).__name__ == "_lru_cache_wrapper":
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if isinstance(value, _CACHE):
             yield value
+        elif isinstance(value, FunctionType):  # a cache may hide in what a decorator closed over
+            for cell in value.__closure__ or ():
+                if cell != _EMPTY and isinstance(cell.cell_contents, _CACHE):
+                    yield cell.cell_contents
