@@ -165,15 +165,18 @@ def _vit(width: int, layers: int, heads: int) -> Built:
 
     config = ViTConfig(
         hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=4 * width, num_labels=1000,
+        intermediate_size=4 * width,
     )  # fmt: skip
+    config.num_labels = 1000
     return ViTForImageClassification(config), _image()
 
 
 def _swin_tiny() -> Built:
     from transformers import SwinConfig, SwinForImageClassification
 
-    return SwinForImageClassification(SwinConfig(num_labels=1000)), _image()
+    config = SwinConfig()
+    config.num_labels = 1000
+    return SwinForImageClassification(config), _image()
 
 
 def _bert_large() -> Built:

@@ -27,11 +27,12 @@ def _scalar(out: Any) -> Any:
     return getattr(out, "logits", out).sum()
 
 
-def _projections(module: nn.Module) -> list[nn.Module]:
+def _projections(module: nn.Module) -> list[nn.Linear]:
     for names in (("q_proj", "k_proj", "v_proj"), ("query", "key", "value")):
         found = [getattr(module, name, None) for name in names]
-        if all(isinstance(f, nn.Linear) for f in found):
-            return [f for f in found if f is not None]
+        linear = [f for f in found if isinstance(f, nn.Linear)]
+        if len(linear) == len(names):
+            return linear
     return []
 
 
@@ -40,7 +41,7 @@ def _heads(model: nn.Module) -> dict[nn.Module, int]:
     heads: dict[nn.Module, int] = {}
     for module in model.modules():
         for projection in _projections(module):
-            width = getattr(module, "head_dim", None) or module.attention_head_size
+            width: Any = getattr(module, "head_dim", None) or module.attention_head_size
             heads[projection] = projection.out_features // width
     return heads
 
@@ -53,4 +54,4 @@ def _mend(model: nn.Module, heads: dict[nn.Module, int]) -> None:
                 if hasattr(module, name):
                     setattr(module, name, heads[projections[0]])
             if hasattr(module, "all_head_size"):
-                module.all_head_size = projections[0].out_features
+                setattr(module, "all_head_size", projections[0].out_features)  # noqa: B010

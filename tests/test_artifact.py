@@ -139,6 +139,11 @@ def test_what_state_dict_leaves_out_is_not_stored(file: Path, pruned: Any) -> No
     assert torch.equal(state(loaded)["scale"], state(pruned[0])["scale"])
 
 
+def test_the_file_is_as_readable_as_any_other(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_the_plan_is_in_the_metadata(file: Path, pruned: Any) -> None:
     assert read_plan(file) == pruned[1]
 
@@ -186,17 +191,18 @@ def test_a_merged_plan_goes_with_a_model_pruned_twice(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(IDS), second(IDS), rtol=0, atol=0)
 
 
-def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)).eval()
-    slim, report = tonsor.prune(model, torch.randn(2, 4), budget="params=60%")
-    flat = torch.randn(sum(p.numel() for p in slim.parameters()))
-    start = 0
-    for parameter in slim.parameters():
-        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
-        start += parameter.numel()
-    save(tmp_path / "slim.tonsor", slim, report.plan)
-    loaded = load(tmp_path / "slim.tonsor", model)
-    assert torch.equal(torch.cat([p.flatten() for p in loaded.parameters()]), flat)
+def test_tensors_that_share_memory_are_written_apart(
+    pruned: tuple[nn.Module, Plan], tmp_path: Path
+) -> None:
+    slim = pruned[1].apply(make())
+    assert isinstance(slim, Net)
+    memory = torch.randn(len(slim.norm.bias) + 1)
+    slim.norm.weight.data, slim.norm.bias.data = memory[1:], memory[:-1]
+    save(tmp_path / "slim.tonsor", slim, pruned[1])
+    loaded = load(tmp_path / "slim.tonsor", make())
+    assert isinstance(loaded, Net)
+    assert torch.equal(loaded.norm.weight, memory[1:])
+    assert torch.equal(loaded.norm.bias, memory[:-1])
 
 
 # ---------------------------------------------------------------- refused
@@ -278,7 +284,15 @@ def rewrite(file: Path, change: Any) -> None:
     save_file(tensors, file, metadata)
 
 
+def mend_something_else(tensors: Any, metadata: dict[str, str]) -> None:
+    plan = json.loads(metadata["plan"])
+    for mend in plan["mends"]:
+        mend["path"] = ["no_such_size"]
+    metadata["plan"] = json.dumps(plan)
+
+
 REWRITTEN = [
+    (mend_something_else, "sizes held in attributes that this Net does not have .*no_such_size"),
     (lambda t, m: m.update(tonsor="2"), "a tonsor file of version 2"),
     (lambda t, m: m.update(plan="{"), "has no usable plan"),
     (lambda t, m: m.update(plan=json.dumps({"format": "tonsor plan"})), "version None"),

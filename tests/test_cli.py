@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -20,6 +21,7 @@ import tonsor
 from tonsor.axes.registry import RULES
 from tonsor.cli import main, options, run
 from tonsor.cli.model import build, fill, find, read_inputs
+from tonsor.cli.show import console, show_table
 from tonsor.cost.conventions import CONVENTIONS
 from tonsor.criteria.registry import CRITERIA
 from tonsor.errors import SelectionError
@@ -176,6 +178,23 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 
 def test_version(cli: Tonsor) -> None:
     assert cli("--version") == (0, f"tonsor {tonsor.__version__}\n", "")
+
+
+def test_names_in_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print("layers[bold].weight[0] :bug:")
+    show_table(["[red]"], [["[green]x"]], title="[blue]")
+    out = capsys.readouterr().out
+    assert out.startswith("layers[bold].weight[0] :bug:\n")
+    assert all(name in out for name in ("[red]", "[green]x", "[blue]"))
+
+
+def test_progress_is_for_terminals(cli: Tonsor, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("inspect", "nets.py:ready", *INPUT, "--json")[2] == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, err = cli("inspect", "nets.py:ready", *INPUT, "--json")
+    assert code == 0
+    assert "tracing, and trying cuts" in err
+    assert json.loads(out)["params"] > 0
 
 
 # ---------------------------------------------------------------- inspect, explain, list
@@ -346,13 +365,19 @@ def test_an_interrupt_is_quiet(cli: Tonsor, monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "inspect", interrupted)
-    assert cli("inspect", "nets.py:Net", *INPUT) == (130, "", "")
+    try:
+        assert cli("inspect", "nets.py:Net", *INPUT) == (130, "", "")
+    except KeyboardInterrupt:  # left alone, it would end the tests
+        pytest.fail("the interrupt came through")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    code = "import sys; from tonsor.cli import main; sys.exit(main(['list', 'rules', '--json']))"
+    code = "import sys; from tonsor.cli import main; sys.exit(main(['list', 'criteria', '--json']))"
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
+    ) as started:
         assert started.stdout is not None
         assert started.stderr is not None
         started.stdout.close()

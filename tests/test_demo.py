@@ -70,10 +70,13 @@ class Sleeper(nn.Module):
 
 def test_two_models_are_timed_in_turns() -> None:
     calls: list[tuple[str, int]] = []
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     slow, fast = Sleeper("slow", 0.02, calls), Sleeper("fast", 0.002, calls)
     latency = measure(slow, fast, torch.zeros(4, 1), rounds=5)
-    assert torch.get_num_threads() == threads
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == 2
     pairs = [{calls[i][0], calls[i + 1][0]} for i in range(0, len(calls), 2)]
     assert pairs == [{"slow", "fast"}] * 8
     assert {name for name, _ in calls[::2]} == {"slow", "fast"}, "the order takes turns too"

@@ -142,7 +142,8 @@ class Plan:
                 raise PlanError(message)
             return replace_parameter(tensor, widen_tensor(small[name], tensor, kept))
 
-        return clone(original, grow)
+        with torch.inference_mode(False):
+            return clone(original, grow)
 
     def apply_to(self, optimizer: torch.optim.Optimizer, model: nn.Module, slim: nn.Module) -> None:
         """Point an optimizer of `model` at `slim`, with momentum sliced like the weights."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import hypothesis
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from tests.models.case import randomise
 from . import common_blocks, image_blocks, token_blocks
 from .blocks import BLOCKS, Kind, channel_dim, channels, mapping
 
-__all__ = ["Network", "Step", "networks"]
+__all__ = ["Network", "Step", "examples", "networks"]
 
 REGISTERED = (common_blocks, image_blocks, token_blocks)
 HEADS = ("pool", "flatten", "last", "map", "dict", "raw", "gram", "mean_of_two")
@@ -183,3 +184,9 @@ def networks(draw: st.DrawFn) -> Network:
         seed=draw(st.integers(0, 9)),
         training=draw(st.booleans()),
     )
+
+
+def examples(number: int) -> hypothesis.settings:
+    """So many examples, or in the profile that looks for new ones, as many as it says."""
+    usual = hypothesis.settings().max_examples
+    return hypothesis.settings(max_examples=number if usual <= 100 else usual)

@@ -35,10 +35,11 @@ class Snapshot:
 
 
 def _identical(first: Tensor, second: Tensor) -> bool:
-    if first.is_meta or second.is_meta:
-        return first.is_meta and second.is_meta
-    same_kind = first.shape == second.shape and first.dtype == second.dtype
-    return same_kind and torch.equal(*(t.detach().nan_to_num() for t in (first, second)))
+    first, second = first.detach(), second.detach()
+    for what in (type, torch.Tensor.size, torch.Tensor.stride, lambda t: (t.dtype, t.device)):
+        if what(first) != what(second):
+            return False
+    return first.is_meta or torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _tensors(model: nn.Module, inputs: tonsor.Inputs) -> Iterator[tuple[str, Tensor]]:
@@ -47,6 +48,10 @@ def _tensors(model: nn.Module, inputs: tonsor.Inputs) -> Iterator[tuple[str, Ten
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.grad is not None:
             yield f"{name}.grad", parameter.grad
+    for path, module in model.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield f"{path}.{key}", value
     for i, tensor in enumerate(output_tensors([inputs.args, inputs.kwargs])):
         yield f"input {i}", tensor
 
@@ -54,6 +59,7 @@ def _tensors(model: nn.Module, inputs: tonsor.Inputs) -> Iterator[tuple[str, Ten
 def _facts(model: nn.Module, inputs: tonsor.Inputs) -> Iterator[tuple[str, Any]]:
     for name, tensor in _tensors(model, inputs):
         yield f"{name}.requires_grad", tensor.requires_grad
+        yield f"the class of {name}", type(tensor)
         if not name.startswith("input "):
             yield f"the identity of {name}", id(tensor)
     for path, module in model.named_modules():
@@ -64,7 +70,7 @@ def _facts(model: nn.Module, inputs: tonsor.Inputs) -> Iterator[tuple[str, Any]]
             elif key not in ("_parameters", "_buffers", "_modules"):
                 yield from _plain(f"{path}.{key}", value)
     yield "torch's random state", torch.get_rng_state().tolist()
-    yield "numpy's random state", np.random.get_state()[1].tolist()  # noqa: NPY002
+    yield "numpy's random state", str(np.random.get_state())
     yield "python's random state", random.getstate()
     yield "the default dtype", torch.get_default_dtype()
     yield "the gradient mode", torch.is_grad_enabled()

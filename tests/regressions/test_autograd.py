@@ -125,6 +125,6 @@ class ThroughNumpy(nn.Module):
 
 def test_what_leaves_torch_is_pinned_where_it_leaves_and_no_further() -> None:
     anatomy = inspect(ThroughNumpy(), torch.randn(2, 8))
-    assert verdicts(anatomy, "first.weight[0]") == ["escape"]
     assert verdicts(anatomy, "second.weight[0]") == ["free"]
-    assert len(reasons(anatomy, "first.weight[0]")[0]) > 20
+    assert verdicts(anatomy, "first.weight[0]") != ["free"]
+    assert "x.detach().numpy()" in reasons(anatomy, "first.weight[0]")[0]

@@ -31,7 +31,11 @@ class Attention(nn.Module):
 def test_what_a_cache_shows_is_pinned_as_an_output_and_the_rest_is_free() -> None:
     anatomy = inspect(Attention(), torch.randn(2, 3, 8))
     assert [g.name for g in anatomy.prunable] == ["first.weight[0]"]
-    for place, path in (("k.weight[0]", "keys"), ("q.weight[0]", "keys"), ("v.weight[0]", "values")):
+    for place, path in (
+        ("k.weight[0]", "keys"),
+        ("q.weight[0]", "keys"),
+        ("v.weight[0]", "values"),
+    ):
         assert verdicts(anatomy, place) == ["output"]
         assert path in reasons(anatomy, place)[0]
 
@@ -81,7 +85,12 @@ class ManyInputs(nn.Module):
         self.left, self.right, self.last = nn.Linear(8, 16), nn.Linear(6, 16), nn.Linear(16, 5)
 
     def forward(
-        self, left: Tensor, pair: dict[str, Any], *rest: Tensor, scale: float = 1.0, mask: Any = None
+        self,
+        left: Tensor,
+        pair: dict[str, Any],
+        *rest: Tensor,
+        scale: float = 1.0,
+        mask: Any = None,
     ) -> Tensor:
         x = (self.left(left) + scale * self.right(pair["right"][0])).relu()
         x = x if mask is None else x.masked_fill(mask[:, None], 0.0)

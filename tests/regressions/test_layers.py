@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 from tonsor.api import inspect
 
-from .cutting import cut, reasons, verdicts
+from .cutting import cut, verdicts
 
 
 def old(name: str, layer: nn.Module, **options: Any) -> nn.Module:
@@ -30,11 +30,11 @@ def test_a_transposed_layer_is_cut_along_its_own_dimensions() -> None:
     assert torch.equal(made.slim[2].weight, model[2].get_parameter("weight")[kept][:, out])
     assert made.slim[0].weight.shape == (8, 8)
     assert (made.slim[0].nf, made.slim[2].nf) == (8, 6)
-    assert (made.slim[0].nx, made.slim[2].nx) == (8, 8)
+    assert made.slim[2].nx == 8, "only the printed module shows it, and that would be wrong"
 
 
-@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
-def test_gates_of_a_recurrent_layer_are_not_mixed_up(kind: Any) -> None:
+@pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4)], ids=["gru", "lstm"])
+def test_gates_of_a_recurrent_layer_are_not_mixed_up(kind: Any, gates: int) -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -45,13 +45,13 @@ def test_gates_of_a_recurrent_layer_are_not_mixed_up(kind: Any) -> None:
             return self.last(self.cell(self.first(x).relu())[0])
 
     model = Recurrent()
-    made = cut(model, torch.randn(2, 5, 8), ratios={"first": 0.5})
-    kept = made.kept("first.weight[0]")
-    assert torch.equal(made.slim.cell.weight_ih_l0, model.cell.weight_ih_l0[:, kept])
-    assert (made.slim.cell.input_size, made.slim.cell.hidden_size) == (8, 12)
-    assert made.slim.cell.weight_hh_l0.shape == model.cell.weight_hh_l0.shape
-    assert "free" not in verdicts(made.anatomy, "cell.weight_hh_l0[0]")
-    assert all(kind.__name__.lower() in why for why in reasons(made.anatomy, "last.weight[1]"))
+    made = cut(model, torch.randn(2, 5, 8), ratios={"first": 0.5, "cell": 0.5})
+    kept, hidden = made.kept("first.weight[0]"), made.kept("last.weight[1]")
+    rows = torch.cat([12 * gate + hidden for gate in range(gates)])
+    assert torch.equal(made.slim.cell.weight_ih_l0, model.cell.weight_ih_l0[rows][:, kept])
+    assert torch.equal(made.slim.cell.weight_hh_l0, model.cell.weight_hh_l0[rows][:, hidden])
+    assert (made.slim.cell.input_size, made.slim.cell.hidden_size) == (8, 6)
+    assert verdicts(made.anatomy, "cell.weight_hh_l0[0]") == ["position", "free"]  # gates, units
     assert {p.data_ptr() for p in made.slim.cell.parameters()} == {
         p.data_ptr() for p in made.slim.cell._flat_weights
     }  # what the kernel reads are the new weights
@@ -94,6 +94,7 @@ def test_weight_norm_keeps_length_and_direction_together(new: bool) -> None:
         model, length = chain(*(old("weight_norm", layer) for layer in layers)), "2.weight_g"
     for parameter in model.parameters():
         nn.init.normal_(parameter)
+    model(torch.randn(2, 8))  # the old kind computes its weight in a forward pass
 
     made = cut(model, torch.randn(2, 8), ratios={"2": 0.5})
 
@@ -107,20 +108,18 @@ def test_weight_norm_keeps_length_and_direction_together(new: bool) -> None:
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
-def test_weight_norm_pins_the_inputs_over_which_it_measures_length(new: bool) -> None:
+def test_inputs_over_which_a_weight_norm_measures_are_free_but_said_to_matter(new: bool) -> None:
     norm = parametrizations.weight_norm if new else nn.utils.weight_norm
     anatomy = inspect(chain(nn.Linear(8, 16), norm(nn.Linear(16, 12))), torch.randn(2, 8))
-    first = verdicts(anatomy, "0.weight[0]")
-    group = anatomy.by_name["0.weight[0]"]
-    assert first == ["free"]
-    assert group.approximate, "a norm over fewer inputs is another norm, and that is said"
+    assert verdicts(anatomy, "0.weight[0]") == ["free"]
+    assert "norm" in " ".join(anatomy.by_name["0.weight[0]"].approximate)
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
 def test_spectral_norm_takes_its_vectors_along(new: bool) -> None:
     norm = parametrizations.spectral_norm if new else nn.utils.spectral_norm
     model = chain(nn.Linear(8, 16), norm(nn.Linear(16, 12)))
-    made = cut(model, torch.randn(2, 8), ratios={"0": 0.5, "4.weight[1]": 0.5})
+    made = cut(model, torch.randn(2, 8), ratios={"0": 0.5, "2": 0.5})
     buffers = dict(made.slim.named_buffers())
     assert {tuple(b.shape) for n, b in buffers.items() if n.startswith("2.")} == {(6,), (8,)}
     assert made.slim[2].weight.shape == (6, 8)

@@ -1,5 +1,7 @@
 """Norms carry one number for each channel, and these must go with their channels, in order."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from .cutting import cut, verdicts
 
 class Normed(nn.Module):
     """A LayerNorm between two layers, with weights that tell each other apart."""
+
+    norm: Any
 
     def __init__(self, norm: nn.Module, width: int = 40) -> None:
         super().__init__()
@@ -29,7 +33,12 @@ def test_a_layer_norm_keeps_the_parameters_of_the_channels_that_stay(removed: fl
     kept = made.kept("first.weight[0]")
     assert len(kept) == round(40 * (1 - removed))
     assert made.slim.norm.normalized_shape == (len(kept),)
-    for layer, name in (("norm", "weight"), ("norm", "bias"), ("first", "weight"), ("first", "bias")):
+    for layer, name in (
+        ("norm", "weight"),
+        ("norm", "bias"),
+        ("first", "weight"),
+        ("first", "bias"),
+    ):
         whole = getattr(getattr(model, layer), name)
         assert torch.equal(getattr(getattr(made.slim, layer), name), whole.index_select(0, kept))
     assert torch.equal(made.slim.last.weight, model.last.weight.index_select(1, kept))
@@ -63,7 +72,9 @@ def test_running_statistics_follow_a_batch_norm() -> None:
 
 def test_a_group_norm_loses_whole_groups_or_the_same_from_each() -> None:
     model = Normed(nn.GroupNorm(4, 40))
-    made = cut(model, torch.randn(2, 8), ratios={"first.weight[0].0": 0.5, "first.weight[0].1": 0.6})
+    made = cut(
+        model, torch.randn(2, 8), ratios={"first.weight[0].0": 0.5, "first.weight[0].1": 0.6}
+    )
     assert verdicts(made.anatomy, "first.weight[0]") == ["free", "free"]  # groups, channels in each
     assert (made.slim.norm.num_groups, made.slim.norm.num_channels) == (2, 2 * 6)
     kept = made.kept("first.weight[0]")

@@ -26,11 +26,7 @@ def console(*, error: bool = False) -> Console:
 @contextmanager
 def step(text: str) -> Iterator[None]:
     """Say what is going on while it does, where somebody is watching."""
-    out = console(error=True)
-    if out.is_terminal:
-        with out.status(f"{text} ..."):
-            yield
-    else:
+    with console(error=True).status(f"{text} ..."):  # shows nothing where nobody is
         yield
 
 

@@ -25,6 +25,8 @@ _ATOMIC = (
 )  # fmt: skip
 _DICTS = (dict, OrderedDict)
 _DEPTH = 6
+_GETSTATE = (object.__getstate__, getattr(nn.Module, "__getstate__", object.__getstate__))
+_NOT_COPIED = ("_compiled_call_impl",)
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -51,7 +53,11 @@ def clone(model: nn.Module, replace: Replace, opaque: dict[int, Any] | None = No
         memo[id(module)] = module.__class__.__new__(module.__class__)
     with _disable_current_modes():  # what is copied is real, even where the tensors are fake
         for module in plain:
-            state = {k: _copy(v, memo, alive, opaque) for k, v in module.__dict__.items()}
+            state = {
+                key: _copy(value, memo, alive, opaque)
+                for key, value in module.__dict__.items()
+                if key not in _NOT_COPIED
+            }
             memo[id(module)].__dict__.update(state)
         return _copy(model, memo, alive, opaque)
 
@@ -63,7 +69,7 @@ def _is_plain(module: nn.Module) -> bool:
     kind = type(module)
     return (
         not hasattr(kind, "__deepcopy__")
-        and kind.__getstate__ is object.__getstate__
+        and kind.__getstate__ in _GETSTATE
         and kind.__reduce_ex__ is object.__reduce_ex__
     )
 
@@ -91,7 +97,9 @@ def _copy(value: Any, memo: dict[int, Any], alive: list[Any], opaque: dict[int, 
             opaque[id(value)] = copy.deepcopy(value)
             return opaque[id(value)]
         return copy.deepcopy(value, memo)
-    except Exception:  # noqa: BLE001  locks, handles, generators: share what can't be copied
+    except Exception:  # locks, handles, generators: share what can't be copied
+        if isinstance(value, nn.Module):
+            raise  # sharing a part of the model would let a run write into it
         memo[id(value)] = value
         return value
 

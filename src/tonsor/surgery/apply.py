@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from tonsor.errors import SurgeryError
@@ -29,8 +30,9 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
         return new
 
     try:
-        slim = clone(model, replace)
-        mend(slim, cut)
+        with torch.inference_mode(False):
+            slim = clone(model, replace)
+            mend(slim, cut)
     except SurgeryError:
         raise
     except Exception as error:

@@ -55,6 +55,9 @@ def _meanings(
     elif kind == "linear":
         yield "out_features", out[-1]
         yield "in_features", axes("weight")[-1]
+    elif kind == "addmm":  # a transposed linear layer, as GPT-2 has
+        yield "nf", out[-1]
+        yield "nx", axes("mat2")[0]
     elif kind in ("batch_norm", "instance_norm"):
         yield "num_features", out[1]
     elif kind == "group_norm":
