@@ -204,7 +204,6 @@ def test_a_plan_is_not_applied_twice(anatomy: Anatomy) -> None:
     assert "rebase" in said(PlanError, lambda: made.apply(slim))
 
 
-@pytest.mark.xfail(reason="a bare AttributeError or TypeError")
 @pytest.mark.parametrize("verb", ["apply", "mask", "check"])
 @pytest.mark.parametrize("model", [None, 3, Net])
 def test_a_plan_for_no_module_is_refused(anatomy: Anatomy, verb: str, model: Any) -> None:

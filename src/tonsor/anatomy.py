@@ -14,6 +14,7 @@ from torch import nn
 from tonsor.axes.solve import has_rule, solve
 from tonsor.cost.account import Account, account
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
+from tonsor.graph.collector import uncollected
 from tonsor.graph.inputs import Inputs, as_inputs
 from tonsor.graph.trace import Mode, trace, unwrap
 from tonsor.surgery.blame import blame, cut_fails
@@ -137,8 +138,11 @@ def inspect(
     >>> [g.name for g in tonsor.inspect(net, torch.randn(2, 8)).prunable]
     ['0.weight[0]']
     """
-    model = unwrap(model)
-    given = as_inputs(inputs)
+    with uncollected():
+        return _inspect(unwrap(model), as_inputs(inputs), head_dims=head_dims, mode=mode)
+
+
+def _inspect(model: nn.Module, given: Inputs, *, head_dims: bool, mode: Mode) -> Anatomy:
     solution = solve(trace(model, given, known=has_rule, mode=mode))
     pins = {name: list(reasons) for name, reasons in solution.pins.items()}
     for name, pin in _policy(model, solution, head_dims=head_dims):

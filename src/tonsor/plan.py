@@ -18,7 +18,7 @@ from tonsor.axes.tree import Mask, mask, project
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.inputs import Inputs
-from tonsor.graph.trace import unwrap
+from tonsor.graph.trace import check_supported, unwrap
 from tonsor.surgery.apply import apply_cut, mask_model
 from tonsor.surgery.cutting import make_cut
 from tonsor.surgery.proof import Proof, prove
@@ -81,6 +81,7 @@ class Plan:
 
     def check(self, model: nn.Module) -> None:
         """Raise `PlanError` unless the plan was made for a model of these names and shapes."""
+        check_supported(model)
         found = fingerprint(model)
         if found == dict(self.fingerprint):
             return
