@@ -19,7 +19,7 @@ from tonsor.artifact import load, read_plan, save
 from tonsor.errors import PlanError
 from tonsor.graph.clone import named_tensors
 from tonsor.graph.inputs import Inputs
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 
 CASES = {case.name: case for case in ALL}
 ROUND_TRIPS = [

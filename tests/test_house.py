@@ -35,7 +35,7 @@ LAYERS = (
     "surgery",
     "explain",
     "anatomy",
-    "plan",
+    "plans",
     "plan_json",
     "artifact",
     "families",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tonsor.errors import TonsorError
     from tonsor.graph.inputs import Inputs
     from tonsor.graph.trace import trace
-    from tonsor.plan import Plan
+    from tonsor.plans import Plan
     from tonsor.plan_json import load_plan, save_plan
     from tonsor.select.budget import Budget, macs, params
     from tonsor.select.make import plan as plan
@@ -33,7 +33,7 @@ _HOMES = {
     "Anatomy": "anatomy", "inspect": "anatomy", "Report": "api", "apply": "api", "prune": "api",
     "rule": "axes.registry", "criterion": "criteria.registry", "Scores": "criteria.score",
     "score": "criteria.score", "TonsorError": "errors", "Inputs": "graph.inputs",
-    "trace": "graph.trace", "Plan": "plan", "Budget": "select.budget", "macs": "select.budget",
+    "trace": "graph.trace", "Plan": "plans", "Budget": "select.budget", "macs": "select.budget",
     "params": "select.budget", "plan": "select.make", "load": "artifact", "save": "artifact",
     "load_plan": "plan_json", "save_plan": "plan_json",
 }  # fmt: skip

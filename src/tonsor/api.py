@@ -12,7 +12,7 @@ from tonsor.anatomy import Anatomy, inspect
 from tonsor.criteria.score import Combine, Scores, score
 from tonsor.errors import ProofError
 from tonsor.explain import short
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.make import plan
 from tonsor.select.names import Named

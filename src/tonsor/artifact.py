@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.trace import unwrap
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 from tonsor.plan_json import plan_from_json, plan_to_json, replacing
 from tonsor.surgery.apply import mend
 from tonsor.surgery.slice import cut_tensor, replace_parameter

@@ -20,7 +20,7 @@ import numpy as np
 
 from tonsor.errors import PlanError
 from tonsor.graph.describe import describe, make_inputs
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 from tonsor.types import Axis, Leaf, Mend, Product, concat, product
 
 FORMAT = "tonsor plan"

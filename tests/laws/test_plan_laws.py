@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import tonsor
 from tonsor.anatomy import Anatomy
 from tonsor.errors import BudgetError, PlanError
-from tonsor.plan import Plan
+from tonsor.plans import Plan
+from tonsor.select.make import plan as decide
 
 from .checks import apart, outputs, same, snapshot, tensors
 from .networks import Network, examples, networks
@@ -26,11 +27,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def some_plan(anatomy: Anatomy, share: float, seed: int) -> Plan:
     """A random plan that keeps this share of all parameters that may go."""
     try:
-        return tonsor.plan(anatomy, tonsor.params(share), by="random", seed=seed)
+        return decide(anatomy, tonsor.params(share), by="random", seed=seed)
     except BudgetError as error:
         least = error.minimum or 1.0
         kept = min(1.0, least + (1 - least) * share)
-        return tonsor.plan(anatomy, tonsor.params(kept), by="random", seed=seed)
+        return decide(anatomy, tonsor.params(kept), by="random", seed=seed)
 
 
 SHARES = st.sampled_from((0.3, 0.5, 0.7, 0.9))
@@ -70,8 +71,7 @@ def test_applying_is_repeatable_and_leaves_the_model_alone(recipe: Network, shar
     assert same_but_for_identity(snapshot(first), snapshot(second))
     cut = plan.cut().keep
     for name, tensor in state(model).items():
-        if not is_computed(model, name):
-            assert torch.equal(state(first)[name], select(tensor, cut.get(name)))
+        assert torch.equal(state(first)[name], select(tensor, cut.get(name)))
     masked = plan.mask(model)
     assert same(before, snapshot(model))
     assert {n: t.shape for n, t in state(masked).items()} == {
@@ -80,10 +80,6 @@ def test_applying_is_repeatable_and_leaves_the_model_alone(recipe: Network, shar
     saved = plan.cut_state(model.state_dict())
     first.load_state_dict(saved)
     assert equal(first, second)
-
-
-def is_computed(model: nn.Module, name: str) -> bool:
-    return False
 
 
 def same_but_for_identity(first: dict[str, Any], second: dict[str, Any]) -> bool:
@@ -227,11 +223,8 @@ def test_an_optimizer_goes_on_where_it_was(recipe: Network, share: float, kind: 
                 assert torch.equal(now[key], select(value, cut.get(name))), (name, key)
             else:
                 assert now[key] == value
-    before = [p.detach().clone() for p in slim.parameters()]
     step(slim, x, optimizer)
-    after = list(slim.parameters())
-    assert all(p.isfinite().all() for p in after)
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.isfinite().all() for p in slim.parameters())
 
 
 def step(model: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.api import Anatomy, inspect, plan
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 from tonsor.types import Group, leaves
 
 

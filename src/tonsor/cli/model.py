@@ -25,7 +25,7 @@ from tonsor.artifact import load, read_plan
 from tonsor.errors import SelectionError, TonsorError
 from tonsor.graph.describe import draw
 from tonsor.graph.inputs import Inputs
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 
 _NAME = re.compile(r"([A-Za-z_]\w*)=")
 _FORM = (

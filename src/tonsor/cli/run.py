@@ -25,7 +25,7 @@ from tonsor.criteria.registry import CRITERIA
 from tonsor.errors import SelectionError
 from tonsor.explain import short
 from tonsor.graph.inputs import Inputs
-from tonsor.plan import Plan
+from tonsor.plans import Plan
 from tonsor.plan_json import save_plan
 from tonsor.select.make import plan
 

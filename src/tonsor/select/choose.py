@@ -32,7 +32,7 @@ def choose(lanes: Sequence[Lane], meter: Meter, limit: float, fixed: Mapping[str
     the crossing is a large one, smaller ones further on are taken in its stead, so that the
     cost ends within half a percent below the limit if any step allows it.
     """
-    limit *= 1 + 1e-9  # a fraction of a whole number is seldom exact
+    asked, limit = limit, limit * (1 + 1e-9)  # a fraction of a whole number is seldom exact
     order = order_steps(lanes) if lanes else np.zeros(0, dtype=np.int64)
 
     def cost_of(steps: Indices) -> float:
@@ -56,7 +56,7 @@ def choose(lanes: Sequence[Lane], meter: Meter, limit: float, fixed: Mapping[str
     if cost < limit * (1 - TOLERANCE) and low > 0:
         steps, cost = _closer(lanes, order, low, limit, cost_of, (steps, cost))
     met = limit * (1 - TOLERANCE) <= cost <= limit
-    return Choice(tuple(int(s) for s in steps), cost, limit, met)
+    return Choice(tuple(int(s) for s in steps), cost, asked, met)
 
 
 def _closer(

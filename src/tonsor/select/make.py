@@ -9,7 +9,7 @@ from tonsor._version import __version__
 from tonsor.anatomy import Anatomy
 from tonsor.criteria.score import Combine, Scores, score
 from tonsor.errors import BudgetError, SelectionError
-from tonsor.plan import Plan, fingerprint
+from tonsor.plans import Plan, fingerprint
 from tonsor.select.budget import Budget, as_budget
 from tonsor.select.choose import Choice, choose
 from tonsor.select.names import Named, led_by, touching

@@ -115,7 +115,7 @@ class Plan:
 
     def prove(self, model: nn.Module, slim: nn.Module, *, inputs: Any = None) -> Proof:
         """Compare the slim model with the masked original in float64, or raise `ProofError`."""
-        given = self.probe if inputs is None else inputs
+        given = _beside(model, self.probe) if inputs is None else inputs
         if given is None:
             message = (
                 "no example input to prove the cut with: pass inputs=..., "
@@ -314,6 +314,15 @@ class PlanDiff:
         lines = [f"- {n}: {list(i)}" for n, i in self.only_first.items()]
         lines += [f"+ {n}: {list(i)}" for n, i in self.only_second.items()]
         return "\n".join(lines) or "the plans remove the same"
+
+
+def _beside(model: nn.Module, probe: Inputs | None) -> Inputs | None:
+    """Bring a remembered input to where the model is, if that is one place."""
+    devices = {t.device for _, t in named_tensors(model)}
+    if probe is None or len(devices) != 1:
+        return probe
+    (device,) = devices
+    return probe.map(lambda t: t.to(device))
 
 
 def fingerprint(model: nn.Module) -> dict[str, tuple[int, ...]]:
