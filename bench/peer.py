@@ -7,8 +7,6 @@ from typing import Any
 import torch_pruning as tp
 from torch import nn
 
-LOCAL_ONLY: dict[str, str] = {}  # models on which ranking over the whole model raises
-
 
 def cut(model: nn.Module, inputs: Any, head: str, *, everywhere: bool = True) -> None:
     """Remove half of the channels, in place; heads go whole, as in its examples for LLMs."""
@@ -17,10 +15,41 @@ def cut(model: nn.Module, inputs: Any, head: str, *, everywhere: bool = True) ->
         model, inputs, tp.importance.GroupMagnitudeImportance(p=2),
         global_pruning=everywhere, pruning_ratio=0.5, ignored_layers=[model.get_submodule(head)],
         num_heads=heads, prune_num_heads=bool(heads), prune_head_dims=not heads,
-        head_pruning_ratio=0.5, output_transform=_scalar,
+        head_pruning_ratio=0.5, output_transform=_scalar, **_merging(model),
     )  # fmt: skip
     pruner.step()
     _mend(model, pruner.num_heads)
+
+
+class MergingPruner(tp.BasePruningFunc):
+    """How to prune Swin's merging of patches, which its example has the user write."""
+
+    def prune_out_channels(self, layer: Any, idxs: list[int]) -> nn.Module:
+        tp.prune_linear_out_channels(layer.reduction, idxs)
+        return layer
+
+    def prune_in_channels(self, layer: Any, idxs: list[int]) -> nn.Module:
+        width = self.get_in_channels(layer)
+        everywhere = [i + corner * width for corner in range(4) for i in idxs]
+        tp.prune_linear_in_channels(layer.reduction, everywhere)
+        tp.prune_layernorm_out_channels(layer.norm, everywhere)
+        return layer
+
+    def get_out_channels(self, layer: Any) -> int:
+        return layer.reduction.out_features
+
+    def get_in_channels(self, layer: Any) -> int:
+        return layer.reduction.in_features // 4
+
+
+def _merging(model: nn.Module) -> dict[str, Any]:
+    kinds = {type(m) for m in model.modules() if type(m).__name__ == "SwinPatchMerging"}
+    if not kinds:
+        return {}
+    return {
+        "customized_pruners": {kind: MergingPruner() for kind in kinds},
+        "root_module_types": [nn.Linear, nn.LayerNorm, *kinds],
+    }
 
 
 def _scalar(out: Any) -> Any:

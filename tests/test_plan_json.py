@@ -17,8 +17,8 @@ from tests.models import ALL
 from tonsor.errors import PlanError
 from tonsor.graph.describe import describe, make_inputs
 from tonsor.graph.inputs import Inputs
-from tonsor.plans import Plan
 from tonsor.plan_json import load_plan, plan_from_json, plan_text, plan_to_json, save_plan
+from tonsor.plans import Plan
 from tonsor.select.make import plan as make_plan
 from tonsor.types import Leaf, Mend, concat, product
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tonsor.errors import TonsorError
     from tonsor.graph.inputs import Inputs
     from tonsor.graph.trace import trace
-    from tonsor.plans import Plan
     from tonsor.plan_json import load_plan, save_plan
+    from tonsor.plans import Plan
     from tonsor.select.budget import Budget, macs, params
     from tonsor.select.make import plan as plan
 

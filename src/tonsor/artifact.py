@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.trace import unwrap
-from tonsor.plans import Plan
 from tonsor.plan_json import plan_from_json, plan_to_json, replacing
+from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
 from tonsor.surgery.slice import cut_tensor, replace_parameter
 from tonsor.types import Cut

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from tonsor.axes.algebra import (
     Node,
     concat_of,
-    find,
     leaf_nodes,
     pin,
     product_of,

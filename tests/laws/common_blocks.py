@@ -132,6 +132,8 @@ class Statistic(nn.Module):
             return x.cumsum(self.dim)
         if self.how == "max":
             return x - x.amax(self.dim, keepdim=True)
+        if self.how == "var":
+            return x + x.var(self.dim, correction=0, keepdim=True)
         return x + getattr(x, self.how)(self.dim, keepdim=True)
 
 

@@ -10,7 +10,7 @@ from .blocks import FLAG, WIDTHS, Shape, block, dividing
 
 
 @block("image", width=WIDTHS, kernel=(1, 3), stride=(1, 2), dilation=(1, 2), groups=(1, 2, 3),
-       bias=(True, False), norm=("none", "weight", "old_weight", "spectral"), frozen=FLAG)  # fmt: skip
+       bias=(True, False), norm=("none", "weight", "old", "spectral"), frozen=FLAG)  # fmt: skip
 class Conv(nn.Sequential):
     """A convolution, perhaps grouped, with a reparametrised weight, or frozen."""
 
@@ -25,7 +25,7 @@ class Conv(nn.Sequential):
         )
         if norm == "weight":
             nn.utils.parametrizations.weight_norm(conv)
-        elif norm == "old_weight":
+        elif norm == "old":
             nn.utils.weight_norm(conv)
         elif norm == "spectral":
             nn.utils.parametrizations.spectral_norm(conv)
@@ -96,8 +96,7 @@ class PixelShuffle(nn.Module):
 
     def __init__(self, shape: Shape, down: bool, how: str) -> None:
         super().__init__()
-        self.down, self.how = down and shape[2] % 2 == 0, how
-        self.down = self.down or shape[2] > 7 and shape[2] % 2 == 0
+        self.down, self.how = (down or shape[2] > 7) and shape[2] % 2 == 0, how
         self.before = nn.Identity() if self.down else nn.Conv2d(shape[1], 4 * shape[1], 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from tests.models.case import randomise
 
-from . import common_blocks, image_blocks, token_blocks
+from . import common_blocks, image_blocks, odd_blocks, token_blocks
 from .blocks import BLOCKS, Kind, channel_dim, channels, mapping
 
 __all__ = ["Network", "Step", "examples", "networks"]
 
-REGISTERED = (common_blocks, image_blocks, token_blocks)
+REGISTERED = (common_blocks, image_blocks, odd_blocks, token_blocks)
 HEADS = ("pool", "flatten", "last", "map", "dict", "raw", "gram", "mean_of_two")
 MAX_CHANNELS = 24
 
@@ -108,7 +108,7 @@ class Net(nn.Module):
         super().__init__()
         self.body, self.how, self.raw = body, head, raw
         self.dim = channel_dim(shape)
-        self.pixels = tuple(shape[2:])
+        self.pixels = list(shape[2:])
         if raw:
             shape = _with_channels(shape, channels(shape) + channels(given))
         numbers = torch.Size(shape[1:]).numel()
@@ -143,8 +143,9 @@ class Net(nn.Module):
 
     def fitted(self, x: Tensor, y: Tensor) -> Tensor:
         if x.dim() == 4:
-            return nn.functional.adaptive_avg_pool2d(x, self.pixels)
-        return x if x.shape[1] == y.shape[1] else torch.cat([x[:, :1], x], 1)[:, -y.shape[1] :]
+            return nn.functional.interpolate(x, size=self.pixels)
+        more = y.shape[1] - x.shape[1]
+        return torch.cat([x[:, :1].expand(-1, more, -1), x], 1) if more else x
 
 
 def _with_channels(shape: tuple[int, ...], width: int) -> tuple[int, ...]:

@@ -103,9 +103,7 @@ def test_projecting_a_mask_gives_back_what_was_kept(data: st.DataObject) -> None
     for leaf, seen in project(axis, whole):
         found[leaf.name] = found.get(leaf.name, np.ones(leaf.size, np.bool_)) & seen
     if not _meets_itself(axis):  # otherwise an index may be lost through another of its leaf
-        assert {n: f.tolist() for n, f in found.items()} == {
-            n: k.tolist() for n, k in keep.items()
-        }
+        assert {n: f.tolist() for n, f in found.items()} == {n: k.tolist() for n, k in keep.items()}
     assert mask(axis, found).tolist() == whole.tolist()
 
 

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tonsor
-from tonsor.anatomy import Anatomy
 from tonsor.errors import BudgetError, PlanError
 from tonsor.plans import Plan
-from tonsor.select.make import plan as decide
+from tonsor.select.budget import Budget
 
 from .checks import apart, outputs, same, snapshot, tensors
 from .networks import Network, examples, networks
@@ -24,14 +23,18 @@ from .networks import Network, examples, networks
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def some_plan(anatomy: Anatomy, share: float, seed: int) -> Plan:
-    """A random plan that keeps this share of all parameters that may go."""
-    try:
-        return decide(anatomy, tonsor.params(share), by="random", seed=seed)
-    except BudgetError as error:
-        least = error.minimum or 1.0
-        kept = min(1.0, least + (1 - least) * share)
-        return decide(anatomy, tonsor.params(kept), by="random", seed=seed)
+def cut(model: nn.Module, x: Tensor, share: float, seed: int) -> tuple[nn.Module, Plan]:
+    """Cut at random, to about this share of what may go; the plan is a proven one."""
+    wanted: dict[str, Any] = {"by": "random", "seed": seed, "head_dims": True}
+    asked = least = share
+    while True:
+        try:
+            slim, report = tonsor.prune(model, x, budget=Budget("params", kept=asked), **wanted)
+        except BudgetError as error:
+            least = error.minimum or 1.0
+            asked = min(1.0, max(asked, least) + (1 - least) * share)
+        else:
+            return slim, report.plan
 
 
 SHARES = st.sampled_from((0.3, 0.5, 0.7, 0.9))
@@ -65,13 +68,13 @@ def test_applying_is_repeatable_and_leaves_the_model_alone(recipe: Network, shar
     model, x = recipe.build()
     note(str(recipe))
     before = snapshot(model)
-    plan = some_plan(tonsor.inspect(model, x), share, recipe.seed)
+    _, plan = cut(model, x, share, recipe.seed)
     first, second = plan.apply(model), plan.apply(model, verify=False)
     assert same(before, snapshot(model))
     assert same_but_for_identity(snapshot(first), snapshot(second))
-    cut = plan.cut().keep
+    kept = plan.cut().keep
     for name, tensor in state(model).items():
-        assert torch.equal(state(first)[name], select(tensor, cut.get(name)))
+        assert torch.equal(state(first)[name], select(tensor, kept.get(name)))
     masked = plan.mask(model)
     assert same(before, snapshot(model))
     assert {n: t.shape for n, t in state(masked).items()} == {
@@ -99,8 +102,7 @@ def same_but_for_identity(first: dict[str, Any], second: dict[str, Any]) -> bool
 def test_merging_is_commutative_and_idempotent(recipe: Network, one: float, two: float) -> None:
     model, x = recipe.build()
     note(str(recipe))
-    anatomy = tonsor.inspect(model, x)
-    first, second = some_plan(anatomy, one, 1), some_plan(anatomy, two, 2)
+    (_, first), (_, second) = cut(model, x, one, 1), cut(model, x, two, 2)
     assert first.merge(first).keep == first.keep
     assert first.merge(first).cut() == first.cut()
     try:
@@ -114,9 +116,9 @@ def test_merging_is_commutative_and_idempotent(recipe: Network, one: float, two:
     assert both.cut() == second.merge(first).cut()
     assert both.merge(first).keep == both.keep
     for name in first.keep.keys() | second.keep.keys():
-        every = range(anatomy.by_name[name].size)
-        kept = set(first.keep.get(name, every)) & set(second.keep.get(name, every))
-        assert set(both.keep[name]) == kept
+        every = range(both.sizes[name])
+        left = set(first.keep.get(name, every)) & set(second.keep.get(name, every))
+        assert set(both.keep[name]) == left
     both.apply(model)  # the proof holds
     event("merged")
 
@@ -128,10 +130,8 @@ def test_a_later_plan_can_be_told_in_terms_of_the_original(
 ) -> None:
     model, x = recipe.build()
     note(str(recipe))
-    earlier = some_plan(tonsor.inspect(model, x), one, 1)
-    slim = earlier.apply(model, verify=False)
-    later = some_plan(tonsor.inspect(slim, x), two, 2)
-    slimmer = later.apply(slim, verify=False)
+    slim, earlier = cut(model, x, one, 1)
+    slimmer, later = cut(slim, x, two, 2)
 
     total = later.rebase(earlier)
     at_once = total.apply(model)
@@ -150,8 +150,7 @@ def test_a_later_plan_can_be_told_in_terms_of_the_original(
 def test_plans_differ_in_what_they_keep(recipe: Network, one: float, two: float) -> None:
     model, x = recipe.build()
     note(str(recipe))
-    anatomy = tonsor.inspect(model, x)
-    first, second = some_plan(anatomy, one, 1), some_plan(anatomy, two, 2)
+    (_, first), (_, second) = cut(model, x, one, 1), cut(model, x, two, 2)
     assert not first.diff(first)
     assert bool(first.diff(second)) == (dict(first.keep) != dict(second.keep))
     there, back = first.diff(second), second.diff(first)
@@ -168,21 +167,20 @@ def test_reverting_brings_the_trained_weights_back_to_their_places(
 ) -> None:
     model, x = recipe.build()
     note(str(recipe))
-    plan = some_plan(tonsor.inspect(model, x), share, 1)
-    slim = plan.apply(model, verify=False)
+    slim, plan = cut(model, x, share, 1)
     assert equal(plan.revert(slim, model), model)
     assert apart(outputs(plan.revert(slim, model), x), outputs(model, x)) == 0
     with torch.no_grad():
         for parameter in slim.parameters():
             parameter.add_(1)
     whole = plan.revert(slim, model)
-    cut = plan.cut().keep
+    kept = plan.cut().keep
     small, old = state(slim), state(model)
     for name, tensor in state(whole).items():
         assert tensor.shape == old[name].shape
-        assert torch.equal(select(tensor, cut.get(name)), small[name])
-        changed = select(torch.ones_like(tensor), cut.get(name)).numel()
-        if not torch.equal(small[name], select(old[name], cut.get(name))):
+        assert torch.equal(select(tensor, kept.get(name)), small[name])
+        changed = select(torch.ones_like(tensor), kept.get(name)).numel()
+        if not torch.equal(small[name], select(old[name], kept.get(name))):
             assert (tensor != old[name]).sum() <= changed
 
 
@@ -194,7 +192,7 @@ def test_reverting_brings_the_trained_weights_back_to_their_places(
 def test_an_optimizer_goes_on_where_it_was(recipe: Network, share: float, kind: str) -> None:
     model, x = recipe.build()
     note(str(recipe))
-    plan = some_plan(tonsor.inspect(model, x), share, 1)
+    slim, plan = cut(model, x, share, 1)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = {
         "adam": lambda: torch.optim.Adam(trained, lr=1e-3),
@@ -204,13 +202,13 @@ def test_an_optimizer_goes_on_where_it_was(recipe: Network, share: float, kind: 
     }[kind]()
     if not step(model, x, optimizer):
         reject()
-    slim = plan.apply(model, verify=False)
+    slim = plan.apply(model, verify=False)  # of the trained model
     names = {id(p): n for n, p in model.named_parameters()}
     order = [[names[id(p)] for p in g["params"]] for g in optimizer.param_groups]
     held = {names[id(p)]: copy.deepcopy(s) for p, s in optimizer.state.items()}
     plan.apply_to(optimizer, model, slim)
 
-    cut, small = plan.cut().keep, dict(slim.named_parameters())
+    kept, small = plan.cut().keep, dict(slim.named_parameters())
     assert [[id(small[n]) for n in group] for group in order] == [
         [id(p) for p in g["params"]] for g in optimizer.param_groups
     ]
@@ -220,7 +218,7 @@ def test_an_optimizer_goes_on_where_it_was(recipe: Network, share: float, kind: 
         assert now.keys() == entries.keys()
         for key, value in entries.items():
             if isinstance(value, Tensor) and value.dim():
-                assert torch.equal(now[key], select(value, cut.get(name))), (name, key)
+                assert torch.equal(now[key], select(value, kept.get(name))), (name, key)
             else:
                 assert now[key] == value
     step(slim, x, optimizer)

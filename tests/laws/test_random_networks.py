@@ -61,12 +61,13 @@ def pruned(
         try:
             return tonsor.prune(model, x, budget=asked, **wanted)
         except BudgetError as error:
-            assert error.minimum is not None
-            assert error.minimum > least  # a group may only turn out to be pinned when it is cut
-            if error.minimum >= 1:
-                return None
-            least = error.minimum
-            asked = Budget(budget.partition("=")[0], kept=least)
+            minimum = error.minimum
+        assert minimum is not None
+        assert minimum > least  # a group may only turn out to be pinned when it is cut
+        if minimum >= 1:
+            return None
+        least = minimum
+        asked = Budget(budget.partition("=")[0], kept=least)
 
 
 @given(networks(), options())

@@ -11,8 +11,9 @@ from .blocks import FLAG, WIDTHS, Shape, block, dividing
 SIZES = ("attribute", "number", "minus", "shape")
 
 
-@block("tokens", heads=(1, 2, 4), head_dim=(2, 4), qkv=("view", "chunk", "separate", "split", "unbind"),
-       sizes=SIZES, core=("sdpa", "softmax", "unscaled", "masked"), bias=(True, False))  # fmt: skip
+@block("tokens", heads=(1, 2, 4), head_dim=(2, 4), sizes=SIZES, bias=(True, False),
+       qkv=("view", "chunk", "separate", "split", "unbind"),
+       core=("sdpa", "softmax", "unscaled", "masked"))  # fmt: skip
 class Attention(nn.Module):
     """Self-attention with as many keys as queries."""
 
@@ -70,8 +71,8 @@ class Attention(nn.Module):
         return weights.softmax(-1) @ v
 
 
-@block("tokens", kv=(1, 2), repeat=(2, 1, 3), head_dim=(4, 2), how=("interleave", "expand", "enable", "view"),
-       rotary=FLAG, sizes=SIZES)  # fmt: skip
+@block("tokens", kv=(1, 2), repeat=(2, 1, 3), head_dim=(4, 2), rotary=FLAG, sizes=SIZES,
+       how=("interleave", "expand", "enable", "view"))  # fmt: skip
 class GroupedAttention(nn.Module):
     """Several queries share a key and a value; positions may turn pairs of dimensions."""
 
@@ -85,7 +86,7 @@ class GroupedAttention(nn.Module):
         self.how, self.sizes, self.rotary = how, sizes, rotary
         self.wq, self.wk = nn.Linear(c, kv * repeat * d), nn.Linear(c, kv * d, bias=False)
         self.wv, self.wo = nn.Linear(c, kv * d), nn.Linear(kv * repeat * d, c, bias=False)
-        self.register_buffer("inv_freq", 10.0 ** -(torch.arange(d // 2) / d))
+        self.inv_freq = nn.Buffer(10.0 ** -(torch.arange(d // 2) / d))
 
     def split_heads(self, x: Tensor, heads: int, literally: int) -> Tensor:
         n, t, c = x.shape
@@ -141,7 +142,8 @@ class TorchAttention(nn.Module):
         return x + self.attention(x, x, x, need_weights=False)[0]
 
 
-@block("tokens", width=WIDTHS, how=("plain", "separate", "chunk", "glu", "split", "slice"), tied=FLAG)
+@block("tokens", width=WIDTHS, tied=FLAG,
+       how=("plain", "separate", "chunk", "glu", "split", "slice"))  # fmt: skip
 class MLP(nn.Module):
     """Two linear layers, perhaps gated, perhaps with one and the same weight."""
 
@@ -174,7 +176,8 @@ class MLP(nn.Module):
         return F.linear(y, self.up.weight.t()) if self.tied else self.down(y)
 
 
-@block("tokens", width=WIDTHS, cell=("lstm", "gru", "rnn"), layers=(1, 2), both_ways=FLAG, bias=(True, False))
+@block("tokens", width=WIDTHS, cell=("lstm", "gru", "rnn"), layers=(1, 2), both_ways=FLAG,
+       bias=(True, False))  # fmt: skip
 class Recurrent(nn.Module):
     """A recurrent layer over the tokens, of which every state is used."""
 
@@ -215,16 +218,15 @@ class Position(nn.Module):
         super().__init__()
         _, t, c = shape
         self.how = how
-        if how == "embedding":
-            self.table = nn.Embedding(t, c)
-        elif how == "buffer":
-            self.register_buffer("table", torch.randn(t, c))
-        else:
+        self.lookup = nn.Embedding(t, c) if how == "embedding" else None
+        if how == "buffer":
+            self.table = nn.Buffer(torch.randn(t, c))
+        elif how != "embedding":
             self.table = nn.Parameter(torch.randn(1, 1 if how == "class_token" else t, c))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.how == "embedding":
-            return x + self.table(torch.arange(x.shape[1], device=x.device))
+        if self.lookup is not None:
+            return x + self.lookup(torch.arange(x.shape[1], device=x.device))
         if self.how == "class_token":
             return torch.cat([self.table.expand(x.shape[0], -1, -1), x], dim=1)
         return x + self.table

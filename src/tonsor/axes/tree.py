@@ -14,16 +14,21 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def freeze(node: Node[Any], names: Mapping[int, str], memo: dict[int, Axis]) -> Axis:
-    """Turn a solved node into a frozen axis; `names` gives each leaf (by id) its name."""
+    """Turn a solved node into a frozen axis; `names` gives each leaf (by id) its name.
+
+    Segments of segments become segments, however often an axis was cut in two.
+    """
     node = find(node)
     known = memo.get(id(node))
     if known is None:
+        parts = [freeze(p, names, memo) for p in node.parts]
         if node.kind == "leaf":
             known = Leaf(names[id(node)], node.size)
+        elif node.kind == "product":
+            known = Product(tuple(parts), node.size)
         else:
-            parts = tuple(freeze(p, names, memo) for p in node.parts)
-            kind = Product if node.kind == "product" else Concat
-            known = kind(parts, node.size)
+            flat = [p.segments if isinstance(p, Concat) else (p,) for p in parts]
+            known = Concat(tuple(s for segments in flat for s in segments), node.size)
         memo[id(node)] = known
     return known
 

@@ -25,8 +25,8 @@ from tonsor.criteria.registry import CRITERIA
 from tonsor.errors import SelectionError
 from tonsor.explain import short
 from tonsor.graph.inputs import Inputs
-from tonsor.plans import Plan
 from tonsor.plan_json import save_plan
+from tonsor.plans import Plan
 from tonsor.select.make import plan
 
 _OPTIONAL = ("transformers", "timm", "torchvision", "accelerate", "onnx", "onnxruntime")
