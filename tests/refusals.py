@@ -28,8 +28,3 @@ def said(error: type[TonsorError], act: Callable[[], Any]) -> str:
     with pytest.raises(error) as caught:
         act()
     return str(caught.value)
-
-
-def bug(*values: Any, of: str) -> Any:
-    """A case that the engine gets wrong; to be unmarked when it no longer does."""
-    return pytest.param(*values, marks=pytest.mark.xfail(reason=of))

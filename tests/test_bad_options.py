@@ -10,7 +10,7 @@ import tonsor
 from tonsor.api import Anatomy, inspect, plan
 from tonsor.errors import BudgetError, SelectionError, TonsorError
 
-from .refusals import Net, bug, said
+from .refusals import Net, said
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ BUDGETS = {
 
 @pytest.mark.parametrize(
     ("budget", "hint"),
-    [*BUDGETS.items(), bug("macs=1.2.3%", "can't read the budget", of="a bare ValueError")],
+    [*BUDGETS.items(), ("macs=1.2.3%", "can't read the budget")],
 )
 def test_a_budget_that_makes_no_sense_is_refused(anatomy: Anatomy, budget: str, hint: str) -> None:
     assert hint in said(TonsorError, lambda: plan(anatomy, budget))
@@ -95,7 +95,7 @@ def test_a_name_that_is_nearly_right_is_recognised(anatomy: Anatomy) -> None:
     [
         *product(["keep", "ratios"], ["layer9.conv", "first.wieght", "*.conv"]),
         ("ratios", ""),
-        bug("keep", "", of="it is the name of the whole model, and yet nothing is kept"),
+        ("keep", ""),
     ],
 )
 def test_names_of_nothing_are_refused(anatomy: Anatomy, option: str, name: str) -> None:
@@ -139,10 +139,10 @@ OPTIONS = [
     ({"by": "taylor-ish"}, "no criterion is called 'taylor-ish'"),
 ]
 ODD_OPTIONS = [
-    bug({"floor": float("nan")}, "floor must be", of="a bare ValueError"),
-    bug({"floor": float("inf")}, "floor must be", of="a bare OverflowError"),
-    bug({"by": None}, "criterion", of="a bare TypeError"),
-    bug({"by": 3}, "criterion", of="a bare TypeError"),
+    ({"floor": float("nan")}, "floor must be"),
+    ({"floor": float("inf")}, "floor must be"),
+    ({"by": None}, "criterion"),
+    ({"by": 3}, "criterion"),
 ]
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from tonsor.axes.solve import has_rule, solve
 from tonsor.cost.account import Account, account
+from tonsor.errors import TonsorError
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
 from tonsor.graph.collector import uncollected
 from tonsor.graph.inputs import Inputs, as_inputs
@@ -88,6 +89,11 @@ class Anatomy:
         return tuple(_convs(self.solution))
 
     @cached_property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The parameters of the model under all their names."""
+        return dict(self.model.named_parameters(remove_duplicate=False))
+
+    @cached_property
     def module_paths(self) -> Mapping[int, str]:
         """The path of every module of the model, by its `id`."""
         return {id(m): n for n, m in self.model.named_modules(remove_duplicate=False)}
@@ -147,6 +153,8 @@ def _inspect(model: nn.Module, given: Inputs, *, head_dims: bool, mode: Mode) ->
     pins = {name: list(reasons) for name, reasons in solution.pins.items()}
     for name, pin in _policy(model, solution, head_dims=head_dims):
         pins.setdefault(name, []).append(pin)
+    for name, pin in _only_in_training(model, given, solution):
+        pins.setdefault(name, []).append(pin)
     found = _leaves_of_parameters(solution)
     free = [leaf for leaf in found.values() if leaf.name not in pins]
     run = solution
@@ -176,6 +184,42 @@ def _inspect(model: nn.Module, given: Inputs, *, head_dims: bool, mode: Mode) ->
         mends=settled.mends,
         cost=account(solution),
     )
+
+
+def _only_in_training(
+    model: nn.Module, given: Inputs, solution: Solution
+) -> Iterator[tuple[str, Pin]]:
+    """Yield pins for what parameters read that only a training run reaches, such as extra heads."""
+    unreached = set(solution.graph.unreached)
+    if not unreached:
+        return
+    if solution.graph.ran == "real":  # values may lead there, and nothing says with what
+        yield from _of_a_size_with(solution, unreached)
+    try:
+        run = solve(trace(model, given, known=has_rule, mode="fake", training=True))
+    except TonsorError:
+        return
+    late = {n for n in unreached - set(run.graph.unreached) if n in run.graph.tensors}
+    held = {leaf.name: n for n in late for axis in run.of(n) for leaf in leaves(axis)}
+    for tensor in run.graph.parameters:
+        for dim, axis in enumerate(run.of(tensor)):
+            through = next((held[f.name] for f in leaves(axis) if f.name in held), None)
+            if through is not None and tensor not in late:
+                detail = f"it is also read by '{through}', which only training reaches"
+                for leaf in leaves(solution.of(tensor)[dim]):
+                    yield leaf.name, Pin("escape", detail)
+
+
+def _of_a_size_with(solution: Solution, unreached: set[str]) -> Iterator[tuple[str, Pin]]:
+    """Yield pins for every leaf that a parameter which was not reached could read."""
+    sizes = {axis.size: name for name in unreached for axis in solution.of(name)}
+    for leaf in _leaves_of_parameters(solution).values():
+        if leaf.size in sizes:
+            detail = (
+                f"values steer this model, and '{sizes[leaf.size]}', which this input did not "
+                "lead to, may read it"
+            )
+            yield leaf.name, Pin("escape", detail)
 
 
 def _wrong_in_value(

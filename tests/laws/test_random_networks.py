@@ -26,7 +26,7 @@ from tonsor.types import leaves
 
 from .axes import permuted
 from .checks import TOLERANCE, apart, outputs, same, snapshot, train_one_step
-from .networks import Network, networks
+from .networks import Network, examples, networks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -105,6 +105,7 @@ def test_a_network_is_cut_rightly_or_not_at_all(recipe: Network, wanted: dict) -
     assert same(before, snapshot(model))
 
 
+@examples(40)
 @given(networks(), st.data())
 def test_permuting_the_indices_of_a_group_changes_nothing(
     recipe: Network, data: st.DataObject

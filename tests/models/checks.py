@@ -9,8 +9,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 
 import torch
 from torch import nn
@@ -276,7 +277,7 @@ def _exports(case: Case, pruned: Pruned) -> str:
 
 def _export_fails(model: nn.Module, inputs: tonsor.Inputs) -> str:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             torch.export.export(model, inputs.args, inputs.kwargs)
     except Exception as error:  # noqa: BLE001  torch raises all sorts of things

@@ -70,6 +70,8 @@ def _pin_ends(s: Solver) -> None:
             s.pin(node, "output", f"an axis of the model's {path.replace('.', ' ', 1)}")
     for op in graph.ops:
         values = [v for v in op.outputs if v is not None]
+        if op.name == "aten.contiguous":
+            continue  # asked for and not needed, which says nothing
         if values and not any(s.uses[v] for v in values):
             s.op = op
             for value in values:

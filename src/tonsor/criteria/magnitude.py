@@ -12,8 +12,10 @@ def _norm(view: Tensor, order: float) -> Tensor:
     dims = tuple(range(1, view.dim()))
     if view.dtype in (torch.float16, torch.bfloat16):
         view = view.float()
+    if view.is_complex() or not dims:
+        view = view.abs()
     if not dims:
-        return view.abs()
+        return view
     if view.is_contiguous():
         return torch.linalg.vector_norm(view, order, dim=dims)
     # Across the rows of memory a plain sum is many times faster than `vector_norm`.

@@ -50,8 +50,11 @@ def criterion(name: str, *, reads_weights: bool = True) -> Callable[[Criterion],
     return register
 
 
-def find_criterion(name: str) -> Registered:
+def find_criterion(name: object) -> Registered:
     """Return the criterion of a name, or say which come close."""
+    if not isinstance(name, str):
+        message = f"a criterion is given by name or as Scores, got {name!r}"
+        raise SelectionError(message)
     if name not in CRITERIA:
         close = get_close_matches(name, CRITERIA, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(CRITERIA)}"

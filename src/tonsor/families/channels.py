@@ -20,7 +20,7 @@ def pieces(anatomy: Anatomy, group: Group) -> Iterator[tuple[Member, Tensor]]:
 
     Weights are parameters of two dimensions or more; where a group has none, its vectors.
     """
-    tensors = dict(anatomy.model.named_parameters(remove_duplicate=False))
+    tensors = anatomy.parameters
     seen: set[tuple[int, int]] = set()
     own = [m for m in group.members if m.tensor in tensors]
     weights = [m for m in own if tensors[m.tensor].dim() > 1] or own

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class Faker:
@@ -36,6 +37,14 @@ class Faker:
                 known._is_param = True  # type: ignore[attr-defined]  what makes it a Parameter
             self.made[key] = known
         return known
+
+    def blank(self, like: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return a new fake of a shape, in the memory format of another where they match."""
+        with _disable_current_modes():
+            empty = torch.empty(tuple(shape), dtype=like.dtype, device="meta")
+            if len(shape) == like.dim() == 4 and not like.is_contiguous():
+                empty = empty.contiguous(memory_format=torch.channels_last)
+        return FakeTensor(self.mode, empty, like.device)
 
     def _fake(self, tensor: Tensor, empty: Tensor) -> Tensor:
         device = torch.device("cpu") if tensor.is_meta else tensor.device

@@ -24,11 +24,17 @@ Mode = Literal["auto", "fake", "real", "export"]
 
 
 def trace(
-    model: nn.Module, inputs: Any, *, known: Known | None = None, mode: Mode = "auto"
+    model: nn.Module,
+    inputs: Any,
+    *,
+    known: Known | None = None,
+    mode: Mode = "auto",
+    training: bool = False,
 ) -> Graph:
     """Run `model` once on `inputs` and record every operator.
 
-    The run happens on a copy in eval mode without gradients; the model is not touched.
+    The run happens on a copy in eval mode without gradients (in training mode with
+    `training`); the model is not touched.
     `mode="auto"` computes shapes only where the model allows it ("fake") and values
     otherwise ("real"); `mode="export"` asks `torch.export` instead, which sees the same
     operators. `known` says for which operators a rule exists.
@@ -40,12 +46,12 @@ def trace(
         return _export(model, inputs)
     if mode != "real":
         try:
-            return _record(model, inputs, known, fake=True)
+            return _record(model, inputs, known, fake=True, training=training)
         except Exception as error:
             if mode == "fake" or _on_meta(model):
                 raise _explain(error, model, inputs) from error
     try:
-        return _record(model, inputs, known, fake=False)
+        return _record(model, inputs, known, fake=False, training=training)
     except Exception as error:
         raise _explain(error, model, inputs) from error
 
@@ -146,8 +152,11 @@ def _quiet_rng() -> Iterator[None]:
         yield
 
 
-def _record(model: nn.Module, inputs: Inputs, known: Known | None, *, fake: bool) -> Graph:
+def _record(
+    model: nn.Module, inputs: Inputs, known: Known | None, *, fake: bool, training: bool
+) -> Graph:
     with prepared(model, inputs, fake=fake) as (copy, given):
+        copy.train(training)
         recorder = Recorder(copy, known)
         return record_run(recorder, copy, given, "fake" if fake else "real")
 

@@ -66,7 +66,12 @@ def as_budget(text: object) -> Budget:
     if found is None:
         message = f"can't read the budget {text!r}: write 'macs=50%', 'params=1.2M' or 'macs=0.5'"
         raise BudgetError(message)
-    number, unit = float(found[1]), found[2].lower()
+    unit = found[2].lower()
+    try:
+        number = float(found[1])
+    except ValueError:
+        message = f"can't read the budget {text!r}: {found[1]!r} is not a number"
+        raise BudgetError(message) from None
     if unit == "%":
         return _fraction(target, number / 100)
     if unit == "" and number <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -89,6 +90,12 @@ def plan(
     )
 
 
+def _is_floor(floor: object) -> bool:
+    if not isinstance(floor, (int, float)) or not math.isfinite(floor):
+        return False
+    return 0 < floor < 1 or int(floor) == floor >= 1
+
+
 def _check_options(rank: object, round_to: object, floor: object) -> None:
     if rank not in _RANKS:
         message = f"rank must be one of {', '.join(_RANKS)}, got {rank!r}"
@@ -96,7 +103,7 @@ def _check_options(rank: object, round_to: object, floor: object) -> None:
     if type(round_to) is not int or round_to < 1:
         message = f"round_to must be a whole number of at least 1, got {round_to!r}"
         raise SelectionError(message)
-    if not (isinstance(floor, (int, float)) and (0 < floor < 1 or int(floor) == floor >= 1)):
+    if not _is_floor(floor):
         message = (
             f"floor must be a number of at least 1, or a fraction between 0 and 1, got {floor!r}"
         )

@@ -53,8 +53,11 @@ def as_names(anatomy: Anatomy, wanted: Iterable[Named]) -> Iterator[str]:
                 message = f"a {type(item).__name__} given by object is not part of the model"
                 raise SelectionError(message)
             yield paths[id(item)]
-        else:
+        elif item:
             yield item
+        else:
+            message = "'' stands for nothing; '*' is everything"
+            raise SelectionError(message)
 
 
 def _under(tensor: str, name: str) -> bool:

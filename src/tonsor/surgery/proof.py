@@ -86,6 +86,11 @@ def _prove(model: nn.Module, slim: nn.Module, cut: Cut, given: Inputs, how: Prec
                 f"pruned and masked model differ by {apart:.1e} (relative, in {how.name}). {where}"
             )
             raise ProofError(message, where)
+        if not _all_finite(got):
+            original = how.model(clone(model, _copied))
+            if _all_finite(run_watched(original, how.inputs(probe), how.plain, None)):
+                message = "cut like this the model returns NaN or infinity, which it did not before"
+                raise ProofError(message)
         error = max(error, apart)
     assert reference is not None
     return Proof(
@@ -200,6 +205,11 @@ def _compare(wanted: Any, got: Any) -> tuple[float, int]:
             raise ProofError(message)
         worst = max(worst, _apart(a, b))
     return worst, len(first)
+
+
+def _all_finite(out: Any) -> bool:
+    floats = (t for _, t in tensors_in(out) if t.is_floating_point() or t.is_complex())
+    return all(bool(t.isfinite().all()) for t in floats)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

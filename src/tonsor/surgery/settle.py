@@ -17,10 +17,10 @@ from torch import nn
 
 from tonsor.graph.inputs import Inputs
 from tonsor.surgery.attributes import known_mends
-from tonsor.surgery.places import Places
+from tonsor.surgery.places import Places, subtrees
 from tonsor.surgery.remedies import Attempt, Remedies
 from tonsor.surgery.trial import Failure, Trial
-from tonsor.types import Leaf, Mend, Op, Pin, Solution, leaves
+from tonsor.types import Concat, Leaf, Mend, Op, Pin, Solution, leaves
 
 MAX_ROUNDS = 400
 
@@ -69,34 +69,58 @@ class _Settling:
         self.remedies = Remedies(self.trial, self.places, self.size, model)
         self.found = Settled(known_mends(model, solution))
         self.random = random.Random(0)
+        self.sides = {
+            part.name: bool(i % 2)
+            for value in solution.graph.parameters.values()
+            for axis in solution.axes[value]
+            for whole in subtrees(axis)
+            if isinstance(whole, Concat)
+            for i, part in enumerate(whole.segments)
+            if isinstance(part, Leaf) and part.name in self.size
+        }
 
     # ------------------------------------------------------------ rounds
 
     def run(self) -> None:
-        fixed = not any(_may_hold_sizes(op) for op in self.solution.graph.ops)
-        sound = 0
-        for i in range(MAX_ROUNDS):
-            counts = self._counts(heavy=bool(i % 2))
-            failure = self.trial.run(counts, self.found.mends) if counts else None
-            if failure is not None:
-                sound = 0
+        kinds = ["light"]
+        if any(_may_hold_sizes(op) for op in self.solution.graph.ops):
+            kinds += ["heavy", "even", "odd"] if self.sides else ["heavy"]
+        rounds = 0
+        for kind in kinds:
+            while rounds < MAX_ROUNDS:
+                rounds += 1
+                counts = self._counts(kind)
+                failure = self.trial.run(counts, self.found.mends) if counts else None
+                if failure is None:
+                    break
                 self._resolve(failure, counts)
-                continue
-            sound += 1
-            if sound == 2 or fixed or not counts:
-                break  # a light and a heavy cut went well, or no size is told by a number
         self.found.runs = self.trial.runs
 
-    def _counts(self, *, heavy: bool) -> dict[str, int]:
-        """Choose how many indices to keep: different everywhere, in step within a tie."""
+    def _counts(self, kind: str) -> dict[str, int]:
+        """Choose how many indices to keep: different side by side, in step within a tie.
+
+        Leaves of one size share three counts in turn, so that equal blocks run on equal
+        shapes, which costs far less than as many shapes as blocks.
+
+        A light cut takes up to half, a heavy one more; "even" and "odd" cut only every other
+        segment of a concatenation, since short neighbours may happen to be cut alike.
+        """
         counts: dict[str, int] = {}
+        turns: dict[int, int] = {}
+        chosen: dict[tuple[int, int], int] = {}
         for name in self.size:
             partners = self.found.partners(name)
             if name in counts or partners & self.found.pins.keys():
                 continue
+            if kind in ("even", "odd") and self.sides.get(name) != (kind == "odd"):
+                continue
             steps = self.size[name] // self.found.units.get(name, 1)
-            low, high = (1, max(1, steps // 2)) if heavy else (max(1, steps // 2), steps - 1)
-            kept = self.random.randint(low, max(low, high))
+            low, high = (1, max(1, steps // 2)) if kind == "heavy" else (steps // 2, steps - 1)
+            turn = turns[steps] = turns.get(steps, -1) + 1
+            choice = steps, turn % 3
+            if choice not in chosen:
+                chosen[choice] = self.random.randint(max(1, low), max(1, high))
+            kept = chosen[choice]
             for partner in partners:
                 counts[partner] = kept * self.found.units.get(partner, 1)
         return counts

@@ -44,8 +44,9 @@ def _same_batch(s: Solver, query: Node, other: Node) -> Node:
         return query
     if query.size == 1:
         return other
-    outer, _ = s.split(query, [other.size, query.size // other.size])
+    outer, each = s.split(query, [other.size, query.size // other.size])
     s.unify(outer, other)
+    s.pin(each, "literal", "queries for each key: with a mask, most code reads a stored number")
     return query
 
 

@@ -207,6 +207,9 @@ def split(s: Solver, op: Op) -> list[Axes]:
     x = s.of(op["self"])
     dim = op.get("dim", 1 if op.name == "aten.hsplit" and len(x) > 1 else 0) % len(x)
     outputs: list[Axes] = []
+    sizes = {s.out_shape(op, i)[dim] for i in range(len(op.outputs))}
+    if len(sizes) > 1 and ("chunk" in op.name or type(op.get("split_size")) is int):
+        s.pin(x[dim], "literal", "it is parted by a number that does not divide it")
     reached = 0
     for i in range(len(op.outputs)):
         size = s.out_shape(op, i)[dim]
