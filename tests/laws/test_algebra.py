@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonsor.axes.algebra import Node, find, leaf_nodes, split, take, unify
+from tonsor.axes.algebra import Node, concat_of, find, leaf_nodes, split, take, unify
 from tonsor.axes.tree import Mask, count, mask, project
 from tonsor.types import Axis, Concat, Leaf, concat, leaves, product
 
@@ -260,3 +260,17 @@ def test_pins_are_never_lost(data: st.DataObject) -> None:
     for say in data.draw(sayings(pool.sizes, wild=False)):
         pool.do(say)
     assert all(leaf.reasons for leaf in leaf_nodes(pool.nodes[0]) if leaf.size > 1)
+
+
+def test_an_axis_may_be_cut_and_joined_very_often() -> None:
+    """However many pieces it has, an axis gets no deeper than it is meant to be."""
+    node = Node(2000)
+    pieces = [take(node, i, i + 1, str) for i in range(2000)]
+    grown = pieces[0]
+    for piece in pieces[1:]:
+        grown = concat_of([grown, piece])
+    unify(node, grown, str)
+    (whole, again), _ = frozen([node, grown])
+    assert isinstance(whole, Concat)
+    assert len(whole.segments) == 2000
+    assert again == whole

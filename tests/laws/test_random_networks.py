@@ -70,6 +70,7 @@ def pruned(
         asked = Budget(budget.partition("=")[0], kept=least)
 
 
+@examples(100)
 @given(networks(), options())
 def test_a_network_is_cut_rightly_or_not_at_all(recipe: Network, wanted: dict) -> None:
     model, x = recipe.build()

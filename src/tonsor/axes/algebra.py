@@ -50,12 +50,12 @@ def find(node: Node[R]) -> Node[R]:
 
 def leaf_nodes(node: Node[R]) -> Iterator[Node[R]]:
     """Yield the leaves of an axis from the outside in."""
-    node = find(node)
-    if node.kind == "leaf":
-        yield node
-    else:
-        for part in node.parts:
-            yield from leaf_nodes(part)
+    stack = [node]
+    while stack:
+        node = find(stack.pop())
+        if node.kind == "leaf":
+            yield node
+        stack.extend(reversed(node.parts))
 
 
 def pin(node: Node[R], reason: R) -> None:
@@ -82,13 +82,21 @@ def product_of(nodes: Sequence[Node[R]]) -> Node[R]:
 
 
 def concat_of(nodes: Sequence[Node[R]]) -> Node[R]:
-    """Put axes side by side; empty ones vanish."""
-    segments = tuple(find(n) for n in nodes if n.size != 0)
-    if not segments:
+    """Put axes side by side; empty ones vanish, segments of segments become segments."""
+    kept = [n for n in nodes if n.size != 0]
+    if not kept:
         return Node(0)
-    if len(segments) == 1:
-        return segments[0]
+    if len(kept) == 1:
+        return find(kept[0])
+    segments = tuple(s for n in kept for s in segments_of(n))
     return Node(sum(s.size for s in segments), "concat", segments)
+
+
+def segments_of(node: Node[R]) -> Iterator[Node[R]]:
+    """Yield the segments of an axis, of which none is a concatenation itself."""
+    parts = _Parts(node, "concat")
+    while parts:
+        yield parts.pop()
 
 
 def _become(leaf: Node[R], other: Node[R]) -> None:
@@ -280,22 +288,20 @@ def _cut(node: Node[R], position: int) -> tuple[Node[R], Node[R]] | None:
             return None
         return product_of([pair[0], inner]), product_of([pair[1], inner])
     before: list[Node[R]] = []
-    parts = _Parts(node, "concat")
+    after = [*segments_of(node)][::-1]
     reached = 0
-    while parts:
-        segment = parts.pop()
-        if reached + segment.size > position:
-            rest = [segment]
-            if reached < position:
-                pair = _cut(segment, position - reached)
-                if pair is None:
-                    return None
-                before.append(pair[0])
-                rest = [pair[1]]
-            return concat_of(before), concat_of([*rest, *reversed(parts.stack)])
-        before.append(segment)
-        reached += segment.size
-    return None
+    while reached + after[-1].size <= position:
+        reached += after[-1].size
+        before.append(after.pop())
+    if reached < position:
+        pair = _cut(after.pop(), position - reached)
+        if pair is None:
+            return None
+        before.append(pair[0])
+        after.append(pair[1])
+    after.reverse()
+    node.parts = (*before, *after)  # the same, but no deeper after many cuts
+    return concat_of(before), concat_of(after)
 
 
 def split(node: Node[R], sizes: Sequence[int], reason: Callable[[str], R]) -> list[Node[R]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tonsor.axes.algebra import Node, find
+from tonsor.axes.algebra import Node, find, segments_of
 from tonsor.types import Axis, Concat, Leaf, Product
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -21,14 +21,13 @@ def freeze(node: Node[Any], names: Mapping[int, str], memo: dict[int, Axis]) -> 
     node = find(node)
     known = memo.get(id(node))
     if known is None:
-        parts = [freeze(p, names, memo) for p in node.parts]
         if node.kind == "leaf":
             known = Leaf(names[id(node)], node.size)
         elif node.kind == "product":
-            known = Product(tuple(parts), node.size)
+            known = Product(tuple(freeze(p, names, memo) for p in node.parts), node.size)
         else:
-            flat = [p.segments if isinstance(p, Concat) else (p,) for p in parts]
-            known = Concat(tuple(s for segments in flat for s in segments), node.size)
+            segments = tuple(freeze(p, names, memo) for p in segments_of(node))
+            known = Concat(segments, node.size)
         memo[id(node)] = known
     return known
 
