@@ -26,6 +26,7 @@ from tonsor.surgery.slice import replace_parameter
 from tonsor.types import Cut, Op, Solution
 
 _ATTEMPTS = 4
+_TINY = 1e-6  # below this an output is taken for rounding around zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ def _apart(a: Tensor, b: Tensor) -> float:
     if not finite.any():
         return 0.0
     a, b = a[finite], b[finite]
-    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
+    return float((a - b).abs().max() / a.abs().max().clamp_min(_TINY))
 
 
 def _locate(
