@@ -46,9 +46,12 @@ class Recorder(TorchDispatchMode):
         execute: Execute | None = None,
         observe: Observe | None = None,
         lines: bool = True,
+        keep: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
+        self.keep = keep  # or else every result lives no longer than in a run without a recorder
+        self.count = 0
         self.paths = {id(m): n for n, m in model.named_modules(remove_duplicate=False)}
         self.stack = [""]
         self.ops: list[Op] = []
@@ -62,8 +65,14 @@ class Recorder(TorchDispatchMode):
         self.observe = observe
         self.lines = lines
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is ever compiled, and the guard costs as much as an operator
+
     def value(self, tensor: Tensor, origin: Origin = "constant", name: str = "") -> int:
         """Return the id of a tensor's value; a tensor never seen becomes a new value."""
+        if not self.keep:
+            return -1
         known = self.ids.get(id(tensor))
         if known is not None:
             return known
@@ -102,7 +111,8 @@ class Recorder(TorchDispatchMode):
             if taken_apart is not NotImplemented:
                 return taken_apart
         bound = {k: self._seen(v) for k, v in bind(func, args, kwargs).items()}
-        index = len(self.ops)
+        index = self.count
+        self.count += 1
         if self.execute is None:
             out = func(*args, **kwargs)
         else:
@@ -118,7 +128,8 @@ class Recorder(TorchDispatchMode):
             source=_source() if self.lines else None,
             pointwise=pointwise_tag(func),
         )
-        self.ops.append(op)
+        if self.keep:
+            self.ops.append(op)
         if self.observe is not None:
             self.observe(op, flat)
         return out

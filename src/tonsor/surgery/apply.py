@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.errors import SurgeryError
-from tonsor.graph.clone import clone
+from tonsor.graph.clone import Replace, clone
 from tonsor.surgery.attributes import set_integer
-from tonsor.surgery.slice import cut_tensor, mask_tensor, replace_parameter
+from tonsor.surgery.slice import copy_parameter, cut_tensor, mask_, replace_parameter
 from tonsor.types import Cut
 
 
@@ -41,14 +41,15 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
     return slim
 
 
-def mask_model(model: nn.Module, cut: Cut) -> nn.Module:
+def mask_model(model: nn.Module, cut: Cut, copied: Replace = copy_parameter) -> nn.Module:
     """Return a copy of the model with everything that the cut removes set to zero."""
 
     def replace(name: str, tensor: Tensor) -> Tensor:
         kept = cut.keep.get(name)
-        if kept is None or not isinstance(tensor, nn.Parameter):
-            return replace_parameter(tensor, tensor.detach().clone())
-        return replace_parameter(tensor, mask_tensor(tensor, kept))
+        new = copied(name, tensor)
+        if kept is not None and isinstance(tensor, nn.Parameter):
+            mask_(new, kept)
+        return new
 
     return clone(model, replace)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.graph.inputs import Inputs
+from tonsor.surgery.slice import replace_parameter
 
 TOLERANCE = 1e-9
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -41,23 +42,29 @@ class Precision:
 
     def tensor(self, tensor: Tensor) -> Tensor:
         """Bring a tensor to this precision."""
-        wanted = _RAISED.get(tensor.dtype) if self.raised else None
-        return tensor if wanted is None else tensor.to(wanted)
+        return tensor.to(self.dtype(tensor.dtype))
+
+    def dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return what a dtype becomes in this precision."""
+        return _RAISED.get(dtype, dtype) if self.raised else dtype
 
     def inputs(self, inputs: Inputs) -> Inputs:
         """Copy inputs in this precision."""
-        return inputs.map(lambda t: self.tensor(t.detach().clone()))
+        return inputs.map(self.copy)
 
-    def model(self, copy: nn.Module) -> nn.Module:
-        """Bring a copy of a model to this precision, plain tensor attributes included."""
+    def copy(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor in this precision; what has to be raised is not copied twice."""
+        raised = self.tensor(tensor.detach())
+        return raised if raised.dtype != tensor.dtype else raised.clone()
+
+    def parameter(self, name: str, tensor: Tensor) -> Tensor:
+        """Copy a parameter or buffer in this precision; made for `clone`."""
+        return replace_parameter(tensor, self.copy(tensor))
+
+    def settle_(self, copy: nn.Module) -> nn.Module:
+        """Bring to this precision what `clone` leaves as it is: the mode, plain attributes."""
         copy.eval()
         for module in copy.modules():
-            for parameter in module._parameters.values():
-                if parameter is not None:
-                    parameter.data = self.tensor(parameter.data)
-            for name, value in list(module._buffers.items()):
-                if value is not None:
-                    module._buffers[name] = self.tensor(value)
             for name, value in list(vars(module).items()):
                 if isinstance(value, Tensor):
                     vars(module)[name] = self.tensor(value)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tonsor.axes.solve import has_rule, solve
-from tonsor.axes.tree import Mask, mask, project
 from tonsor.errors import ProofError
 from tonsor.graph.clone import clone
 from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
-from tonsor.graph.record import Recorder
-from tonsor.graph.trace import record_run
 from tonsor.surgery.apply import mask_model
+from tonsor.surgery.masked import CannotRunError, Follower, foresee, run_masked
 from tonsor.surgery.precision import DOUBLE, NATIVE, TOLERANCE, Precision
-from tonsor.surgery.reference import Reference, run_watched
-from tonsor.surgery.slice import replace_parameter
-from tonsor.types import Cut, Op, Solution
+from tonsor.surgery.reference import Reference
+from tonsor.surgery.side import Side
+from tonsor.types import Cut, Op
 
-_ATTEMPTS = 4
 _TINY = 1e-6  # below this an output is taken for rounding around zero
 
 
@@ -60,52 +55,67 @@ def prove(model: nn.Module, slim: nn.Module, cut: Cut, inputs: Any) -> Proof:
     with _proving():
         try:
             return _prove(model, slim, cut, given, DOUBLE)
-        except _CannotRunError:
+        except CannotRunError:
             pass
     with _proving(torch.float32):
         try:
             return _prove(model, slim, cut, given, NATIVE)
-        except _CannotRunError as error:
+        except CannotRunError as error:
             message = f"the masked original does not run: {error.__cause__}"
             raise ProofError(message) from error.__cause__
 
 
 def _prove(model: nn.Module, slim: nn.Module, cut: Cut, given: Inputs, how: Precision) -> Proof:
-    error, outputs, reference = 0.0, 0, None
-    for probe in _probes(given):
-        masked = how.model(mask_model(model, cut))
-        reference, wanted = _run_masked(masked, cut, probe, how)
+    """Run all probes through one model, then through the other, so that one is there at a time."""
+    probes = list(_probes(given))
+    references, wanted = _masked_runs(model, cut, probes, how)
+    small = Side(lambda: clone(slim, how.parameter), how)
+    error, outputs = 0.0, 0
+    for probe, reference, want in zip(probes, references, wanted, strict=True):
         try:
-            got = run_watched(how.model(clone(slim, _copied)), how.inputs(probe), how.plain, None)
+            got = small.run(probe)
         except Exception as failure:
             message = f"the slim model does not run: {type(failure).__name__}: {failure}"
             raise ProofError(message) from failure
-        apart, outputs = _compare(wanted, got)
+        apart, outputs = _compare(want, got)
         if not apart <= how.tolerance:
-            where = _locate(masked, slim, reference, probe, how)
+            where = _locate(_masked(model, cut, how), small, reference, probe)
             message = (
                 f"pruned and masked model differ by {apart:.1e} (relative, in {how.name}). {where}"
             )
             raise ProofError(message, where)
         if not _all_finite(got):
-            original = how.model(clone(model, _copied))
-            if _all_finite(run_watched(original, how.inputs(probe), how.plain, None)):
+            original = Side(lambda: clone(model, how.parameter), how)
+            if _all_finite(original.run(probe)):
                 message = "cut like this the model returns NaN or infinity, which it did not before"
                 raise ProofError(message)
         error = max(error, apart)
-    assert reference is not None
     return Proof(
         error=error,
         outputs=outputs,
         tolerance=how.tolerance,
         precision=how.name,
-        operators=len(reference.solution.graph.ops),
-        masked_operators=len(reference.mixing),
+        operators=len(references[-1].solution.graph.ops),
+        masked_operators=len(references[-1].mixing),
     )
 
 
-class _CannotRunError(Exception):
-    """The masked original fails in this precision."""
+def _masked_runs(
+    model: nn.Module, cut: Cut, probes: Sequence[Inputs], how: Precision
+) -> tuple[list[Reference], list[Any]]:
+    """Return for each probe what the masked model computes, and by which reference."""
+    masked = _masked(model, cut, how)
+    reference = foresee(model, cut, probes[0], how)
+    references, outputs = [], []
+    for probe in probes:
+        reference, out = run_masked(masked, cut, probe, reference)
+        references.append(reference)
+        outputs.append(out)
+    return references, outputs
+
+
+def _masked(model: nn.Module, cut: Cut, how: Precision) -> Side:
+    return Side(lambda: mask_model(model, cut, how.parameter), how)
 
 
 def _probes(given: Inputs) -> Iterator[Inputs]:
@@ -127,71 +137,14 @@ def _probes(given: Inputs) -> Iterator[Inputs]:
 @contextmanager
 def _proving(default: torch.dtype = torch.float64) -> Iterator[None]:
     before = torch.get_default_dtype()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     torch.set_default_dtype(default)
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices):
             warnings.simplefilter("ignore")
-            torch.manual_seed(0)
             yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _copied(name: str, tensor: Tensor) -> Tensor:
-    return replace_parameter(tensor, tensor.detach().clone())
-
-
-def _run_masked(
-    masked: nn.Module, cut: Cut, probe: Inputs, how: Precision
-) -> tuple[Reference, Any]:
-    """Run the masked model; where statistics are over cut axes, over what is kept of them.
-
-    Which operators these are is read off a recording of the very run, so that a model which
-    goes another way on other values is still followed.
-    """
-    solution = None
-    for _ in range(_ATTEMPTS):
-        reference = None
-        if solution is not None:
-            reference = Reference(solution, _leaf_masks(solution, cut), how.run)
-        execute = how.plain if reference is None else reference.execute
-        recorder = Recorder(masked, has_rule, execute=execute, lines=False)
-        out: list[Any] = []
-        try:
-            graph = record_run(recorder, masked, how.inputs(probe), "real", out)
-        except Exception as error:
-            raise _CannotRunError from error
-        if reference is None:
-            solution = solve(graph)
-            reference = Reference(solution, _leaf_masks(solution, cut), how.run)
-            if not reference.mixing:
-                return reference, out[0]
-        elif [o.name for o in graph.ops] == [o.name for o in reference.solution.graph.ops]:
-            return reference, out[0]
-        else:
-            solution = solve(graph)
-    message = "the model runs other operators each time, so nothing can be proven of it"
-    raise ProofError(message)
-
-
-def _leaf_masks(solution: Solution, cut: Cut) -> dict[str, Mask]:
-    """Read the masks of leaves off the kept indices of tensors."""
-    masks: dict[str, Mask] = {}
-    for name, kept in cut.keep.items():
-        axes = solution.of(name)
-        for axis, indices in zip(axes, kept, strict=True):
-            if indices is not None:
-                want = np.zeros(axis.size, dtype=np.bool_)
-                want[list(indices)] = True
-                for leaf, seen in project(axis, want):
-                    masks[leaf.name] = masks.get(leaf.name, np.ones(leaf.size, np.bool_)) & seen
-    for name, kept in cut.keep.items():
-        for axis, indices in zip(solution.of(name), kept, strict=True):
-            left = np.flatnonzero(mask(axis, masks)).tolist()
-            if left != list(range(axis.size) if indices is None else indices):
-                message = f"'{name}' is coupled differently in float64 than when it was planned"
-                raise ProofError(message)
-    return masks
 
 
 def _compare(wanted: Any, got: Any) -> tuple[float, int]:
@@ -228,32 +181,31 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp_min(_TINY))
 
 
-def _locate(
-    masked: nn.Module, slim: nn.Module, reference: Reference, probe: Inputs, how: Precision
-) -> str:
+def _locate(masked: Side, small: Side, reference: Reference, probe: Inputs) -> str:
     """Run both again and name the first operator whose kept results differ."""
-    results: list[tuple[Op, list[Tensor | None]]] = []
+    wanted: list[tuple[Op, list[Tensor | None]]] = []
+    found: list[str] = []
 
     def remember(op: Op, out: list[Tensor | None]) -> None:
-        results.append((op, [None if t is None else t.clone() for t in out]))
+        kept = [None if t is None else reference.kept_of(op.index, i, t) for i, t in enumerate(out)]
+        wanted.append((op, kept))
 
-    def kept_of(op: Op, which: int, tensor: Tensor) -> Tensor:
-        value = reference.solution.graph.ops[op.index].outputs[which]
-        for dim, axis in enumerate(reference.solution.axes[value] if value is not None else ()):
-            kept = torch.from_numpy(np.flatnonzero(mask(axis, reference.keep)))
-            tensor = tensor.index_select(dim, kept.to(tensor.device))
-        return tensor
-
-    run_watched(masked, how.inputs(probe), reference.execute, remember)
-    wanted, results = results, []
-    run_watched(how.model(clone(slim, _copied)), how.inputs(probe), how.plain, remember)
-    for (op, first), (other, second) in zip(wanted, results, strict=False):
+    def compare(other: Op, out: list[Tensor | None]) -> None:
+        if found or other.index >= len(wanted):
+            return
+        op, kept = wanted[other.index]
         if op.name != other.name:
-            return f"First seen in '{op.module}': {op.name} became {other.name}."
-        for i, (a, b) in enumerate(zip(first, second, strict=False)):
-            if a is None or b is None:
-                continue
-            a = kept_of(op, i, a)
-            if a.shape != b.shape or not _apart(a, b) <= how.tolerance:
-                return f"First seen in '{op.module}', after {op.name}."
-    return "No single operator differs."
+            found.append(f"First seen in '{op.module}': {op.name} became {other.name}.")
+        elif any(map(unlike, kept, out)):
+            found.append(f"First seen in '{op.module}', after {op.name}.")
+        wanted[other.index] = op, []  # compared, so that its memory may go
+
+    def unlike(a: Tensor | None, b: Tensor | None) -> bool:
+        if a is None or b is None:
+            return False
+        return a.shape != b.shape or not _apart(a, b) <= masked.how.tolerance
+
+    follower = Follower(reference, remember)
+    masked.run(probe, follower.execute, follower.observe)
+    small.run(probe, None, compare)
+    return found[0] if found else "No single operator differs."

@@ -13,21 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tonsor.axes.solve import has_rule
 from tonsor.axes.tree import Mask, count, mask
-from tonsor.graph.inputs import Inputs
-from tonsor.graph.record import Execute, Observe, Recorder
 from tonsor.surgery.precision import Run
 from tonsor.types import Axis, Op, Ref, Solution
-
-
-def run_watched(model: nn.Module, inputs: Inputs, execute: Execute, observe: Observe | None) -> Any:
-    """Run a model in eval mode under the recorder, every operator through `execute`."""
-    recorder = Recorder(model, has_rule, execute=execute, observe=observe, lines=False)
-    with recorder.recording():
-        return inputs.call(model)
 
 
 class Reference:
@@ -60,6 +50,15 @@ class Reference:
         last = max((i for i, n in enumerate(names) if n in bound), default=-1)
         positional = [bound.pop(n) for n in names[: last + 1]]
         return self._spread(op, self.run(func, tuple(positional), bound))
+
+    def kept_of(self, index: int, which: int, result: Tensor) -> Tensor:
+        """Take the kept indices of one result of an operator; always a new tensor."""
+        value, whole = self.solution.graph.ops[index].outputs[which], result
+        for dim, axis in enumerate(self.solution.axes[value] if value is not None else ()):
+            if count(axis, self.counts) != axis.size:
+                kept = torch.from_numpy(np.flatnonzero(mask(axis, self.keep)))
+                result = result.index_select(dim, kept.to(result.device))
+        return result.clone() if result is whole else result
 
     def _kept(self, ref: Any, value: Any) -> Any:
         if isinstance(ref, Ref) and isinstance(value, Tensor):

@@ -34,15 +34,13 @@ def widen_tensor(small: Tensor, big: Tensor, kept: Kept) -> Tensor:
     return out
 
 
-def mask_tensor(tensor: Tensor, kept: Kept) -> Tensor:
-    """Return the tensor with everything that is not kept set to zero."""
-    out = tensor.detach().clone()
+def mask_(tensor: Tensor, kept: Kept) -> None:
+    """Set everything that is not kept to zero."""
     for dim, indices in enumerate(kept):
         if indices is not None:
-            gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=out.device)
-            gone[torch.as_tensor(indices, device=out.device)] = False
-            out.index_fill_(dim, gone.nonzero().flatten(), 0)
-    return out
+            gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+            gone[torch.as_tensor(indices, device=tensor.device)] = False
+            tensor.detach().index_fill_(dim, gone.nonzero().flatten(), 0)
 
 
 def replace_parameter(old: Tensor, data: Tensor) -> Tensor:
@@ -55,6 +53,11 @@ def replace_parameter(old: Tensor, data: Tensor) -> Tensor:
         new = torch.Tensor._make_subclass(type(old), data, old.requires_grad)
     vars(new).update(vars(old))  # type: ignore[attr-defined]  a tensor has a real __dict__
     return new
+
+
+def copy_parameter(name: str, tensor: Tensor) -> Tensor:
+    """Copy a tensor and what it is wrapped in; made for `clone`."""
+    return replace_parameter(tensor, tensor.detach().clone())
 
 
 def _laid_out_like(tensor: Tensor, out: Tensor) -> Tensor:
