@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,16 @@ def test_a_plan_comes_back_equal(name: str) -> None:
 def test_every_field_comes_back() -> None:
     a, b = Leaf("a", 2), Leaf("b", 3)
     before = Plan(
-        fingerprint={"x": (6, 8), "y": ()},
-        keep={"a": (1,)},
-        layout={"x": (product(a, b), concat(b, b, a)), "y": ()},
+        fingerprint={"x": (6, 8), "y": (), "z": (8,)},
+        keep={"a": (1,), "c": (0, 2, 4, 7)},
+        layout={"x": (product(a, b), concat(b, b, a)), "y": (), "z": (Leaf("c", 8),)},
         mends=(Mend("m.0", ("shape", 1), product(a, b)),),
+        ties=({"a": 1, "c": 4},),
         made_by={"by": "l2", "first": {"limit": np.float32(0.5)}, "sizes": (np.int64(1), 2)},
     )
     after = plan_from_json(plan_to_json(before))
     assert after.made_by == {"by": "l2", "first": {"limit": 0.5}, "sizes": [1, 2]}
-    for field in ("fingerprint", "keep", "layout", "mends", "probe"):
+    for field in ("fingerprint", "keep", "layout", "mends", "ties", "probe"):
         assert getattr(after, field) == getattr(before, field), field
 
 
@@ -121,10 +123,24 @@ def test_other_json_is_refused(data: Any) -> None:
         plan_from_json(data)
 
 
-@pytest.mark.parametrize(("version", "hint"), [(2, "update tonsor"), (None, "make it anew")])
+@pytest.mark.parametrize(("version", "hint"), [(3, "update tonsor"), (None, "make it anew")])
 def test_an_unknown_version_is_refused(data: dict[str, Any], version: Any, hint: str) -> None:
-    with pytest.raises(PlanError, match=f"only version 1 can be read: .*{hint}"):
+    with pytest.raises(PlanError, match=f"only 1 and 2 can be read: .*{hint}"):
         plan_from_json(data | {"version": version})
+
+
+def test_a_plan_of_version_1_has_no_ties(plan: Plan) -> None:
+    old = plan_to_json(plan) | {"version": 1}
+    del old["ties"]
+    assert plan_from_json(old) == replace(plan, ties=())
+
+
+def test_a_plan_that_breaks_a_tie_is_refused(plan: Plan) -> None:
+    (name, kept), *_ = plan.keep.items()
+    other = next(n for n in plan.sizes if n not in plan.keep)
+    data = plan_to_json(replace(plan, ties=({name: 1, other: 1},)))
+    with pytest.raises(PlanError, match=rf"at 'ties': '.*' \d+ → {len(kept)}, .* go in step"):
+        plan_from_json(data)
 
 
 def spoil(data: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
@@ -151,6 +167,10 @@ SPOILED = [
     (("mends",), None, "at 'mends': expected a list, found nothing"),
     (("mends", 0, "path"), [0], r"at 'mends\[0\]\.path': expected an attribute"),
     (("mends", 0), "x", r"at 'mends\[0\]': expected module, path and axis"),
+    (("ties",), None, "at 'ties': expected a list, found nothing"),
+    (("ties",), [{}], r"at 'ties\[0\]': expected groups and their steps"),
+    (("ties",), [{"a": 0}], r"at 'ties\[0\]': expected steps of at least 1"),
+    (("ties",), [{"a": 1}], r"at 'ties\[0\]': no tensor in the layout has an axis 'a'"),
     (("made_by",), [], "at 'made_by': expected an object"),
     (("probe",), {"args": []}, "no inputs can be made of"),
     (("probe", "args", 0, "dtype"), "float33", "no inputs can be made of"),

@@ -21,10 +21,12 @@ import numpy as np
 from tonsor.errors import PlanError
 from tonsor.graph.describe import describe, make_inputs
 from tonsor.plans import Plan
+from tonsor.surgery.ties import Tie, broken
 from tonsor.types import Axis, Leaf, Mend, Product, concat, product
 
 FORMAT = "tonsor plan"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 knew no ties
 
 _SIGNS = {"x": product, "+": concat}
 
@@ -104,6 +106,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "leaves": [[leaf.name, leaf.size] for leaf in numbers],
         "layout": layout,
         "mends": mends,
+        "ties": [dict(tie) for tie in plan.ties],
         "fingerprint": {name: list(shape) for name, shape in plan.fingerprint.items()},
         "probe": None if plan.probe is None else describe(plan.probe),
     }
@@ -152,12 +155,15 @@ def plan_from_json(data: Any) -> Plan:
     mends = [
         _mend(row, leaves, f"mends[{i}]") for i, row in enumerate(_list(data.get("mends"), "mends"))
     ]
+    rows = _list(data.get("ties"), "ties") if data["version"] >= 2 else []
+    ties = [_tie(row, f"ties[{i}]") for i, row in enumerate(rows)]
     probe = data.get("probe")
     plan = Plan(
         fingerprint=fingerprint,
         keep=keep,
         layout=layout,
         mends=tuple(mends),
+        ties=tuple(ties),
         made_by=dict(_dict(data, "made_by")),
         probe=None if probe is None else make_inputs(probe),
     )
@@ -170,10 +176,11 @@ def _check_format(data: Any) -> None:
         message = f'this is not a plan: it has no "format": "{FORMAT}"'
         raise PlanError(message)
     version = data.get("version")
-    if version != VERSION:
+    if type(version) is not int or version not in READABLE:
         newer = isinstance(version, int) and version > VERSION
         hint = "a newer tonsor wrote it; update tonsor to read it" if newer else "make it anew"
-        message = f"the plan is of version {version!r}, only version {VERSION} can be read: {hint}"
+        known = " and ".join(map(str, READABLE))
+        message = f"the plan is of version {version!r}, only {known} can be read: {hint}"
         raise PlanError(message)
 
 
@@ -190,6 +197,11 @@ def _check_sizes(plan: Plan) -> None:
             _refuse(f"keep.{name}", "no tensor in the layout has an axis of this name")
         if kept[-1] >= sizes[name]:
             _refuse(f"keep.{name}", f"there is no index {kept[-1]} in a group of {sizes[name]}")
+    for i, tie in enumerate(plan.ties):
+        for name in tie.keys() - sizes.keys():
+            _refuse(f"ties[{i}]", f"no tensor in the layout has an axis '{name}'")
+    if (torn := broken(plan.ties, plan.counts, sizes)) is not None:
+        _refuse("ties", torn)
 
 
 def _refuse(where: str, what: str) -> NoReturn:
@@ -254,3 +266,11 @@ def _mend(value: Any, leaves: list[Leaf], where: str) -> Mend:
     if not path or not isinstance(path[0], str) or any(type(p) not in (str, int) for p in path):
         _refuse(f"{where}.path", f"expected an attribute, found {_brief(path)}")
     return Mend(value["module"], tuple(path), _axis(value.get("axis"), leaves, f"{where}.axis"))
+
+
+def _tie(value: Any, where: str) -> Tie:
+    if not isinstance(value, Mapping) or not value:
+        _refuse(where, f"expected groups and their steps, found {_brief(value)}")
+    if any(type(unit) is not int or unit < 1 for unit in value.values()):
+        _refuse(where, f"expected steps of at least 1, found {_brief(value)}")
+    return dict(value)

@@ -6,7 +6,7 @@ original of an already cut model, compared, applied and undone. Nothing in it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tonsor.axes.tree import Mask, mask, project
+from tonsor.axes.carry import carried, originals, shrunk
+from tonsor.axes.tree import Mask, count, mask, project
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.inputs import Inputs
@@ -23,7 +24,8 @@ from tonsor.surgery.apply import apply_cut, mask_model
 from tonsor.surgery.cutting import make_cut
 from tonsor.surgery.proof import Proof, prove
 from tonsor.surgery.slice import cut_tensor, replace_parameter, widen_tensor
-from tonsor.types import Axis, Concat, Cut, Leaf, Mend, Product, leaves
+from tonsor.surgery.ties import Tie, broken, holds, joined
+from tonsor.types import Axis, Cut, Leaf, Mend, leaves
 
 Keep = Mapping[str, tuple[int, ...]]
 
@@ -34,14 +36,15 @@ class Plan:
 
     `fingerprint` names every tensor of the model with its shape, `keep` maps the name of a
     group to the indices that stay (groups that are whole are absent), `layout` says through
-    which dimensions the groups run, `mends` which attributes follow, and `made_by` who
-    decided (criterion, budget, seed, version).
+    which dimensions the groups run, `mends` which attributes follow, `ties` which groups lose
+    indices in step, and `made_by` who decided (criterion, budget, seed, version).
     """
 
     fingerprint: Mapping[str, tuple[int, ...]]
     keep: Keep
     layout: Mapping[str, tuple[Axis, ...]]
     mends: tuple[Mend, ...] = ()
+    ties: tuple[Tie, ...] = ()
     made_by: Mapping[str, Any] = field(default_factory=dict)
     probe: Inputs | None = field(default=None, compare=False, repr=False)
 
@@ -108,6 +111,8 @@ class Plan:
         """
         model = unwrap(model)
         self.check(model)
+        if (torn := broken(self.ties, self.counts, self.sizes)) is not None:
+            raise PlanError(torn)
         slim = apply_cut(model, self.cut())
         if verify:
             self.prove(model, slim, inputs=inputs)
@@ -186,7 +191,10 @@ class Plan:
     # ------------------------------------------------------------ combining
 
     def merge(self, other: Plan) -> Plan:
-        """Return a plan that removes what either removes; both are of the same original."""
+        """Return a plan that removes what either removes; both are of the same original.
+
+        Refused where the model's code needs groups cut in step and they no longer would be.
+        """
         if dict(self.fingerprint) != dict(other.fingerprint):
             message = "the plans were made for different models; see plan.rebase for cut ones"
             raise PlanError(message)
@@ -203,9 +211,14 @@ class Plan:
                 raise PlanError(message)
             keep[name] = tuple(sorted(both))
         mends = {(m.module, m.path): m for m in (*other.mends, *self.mends)}
+        ties = joined((*self.ties, *other.ties))
         made_by = {"merged": [dict(self.made_by), dict(other.made_by)]}
         probe = self.probe or other.probe
-        return Plan(self.fingerprint, keep, layout, tuple(mends.values()), made_by, probe)
+        both = Plan(self.fingerprint, keep, layout, tuple(mends.values()), ties, made_by, probe)
+        if (torn := broken(ties, both.counts, both.sizes)) is not None:
+            message = f"the plans can't be merged, for together {torn}"
+            raise PlanError(message)
+        return both
 
     def rebase(self, earlier: Plan) -> Plan:
         """Express a plan made on an already cut model in the coordinates of its original.
@@ -214,8 +227,10 @@ class Plan:
         """
         keep_before = earlier.cut().keep
         self._check_follows(earlier, keep_before)
-        new = {n: a for n, a in self.layout.items() if n not in earlier.layout}
-        layout = {**earlier.layout, **new}
+        names = originals(self.layout, earlier.layout, earlier.counts)
+        layout = dict(earlier.layout)
+        for name, axes in self.layout.items():
+            layout.setdefault(name, tuple(carried(a, names) for a in axes))
         masks: dict[str, Mask] = {n: m.copy() for n, m in earlier._masks().items()}
         later = self._masks()
         wanted = {}
@@ -234,14 +249,27 @@ class Plan:
                 if not (mask(axis, masks) == want).all():
                     message = f"the later plan cuts '{name}' finer than the original is coupled"
                     raise PlanError(message)
+        kept = {n: tuple(m.nonzero()[0].tolist()) for n, m in masks.items() if not m.all()}
+        left = {n: len(k) for n, k in kept.items()}
         mends = {(m.module, m.path): m for m in earlier.mends}
         for item in self.mends:
-            mends.setdefault((item.module, item.path), item)
-        made_by = {"first": dict(earlier.made_by), "then": dict(self.made_by)}
-        kept = {n: tuple(m.nonzero()[0].tolist()) for n, m in masks.items() if not m.all()}
-        return Plan(
-            earlier.fingerprint, kept, layout, tuple(mends.values()), made_by, earlier.probe
+            known = mends.get((item.module, item.path))
+            if known is None or count(known.axis, left) != count(item.axis, self.counts):
+                mends[item.module, item.path] = replace(item, axis=carried(item.axis, names))
+        total = Plan(
+            earlier.fingerprint,
+            kept,
+            layout,
+            tuple(mends.values()),
+            made_by={"first": dict(earlier.made_by), "then": dict(self.made_by)},
+            probe=earlier.probe,
         )
+        # A tie of one model need not be one of the other, for its code may take other ways.
+        ties = joined((*earlier.ties, *_carried_ties(self.ties, names)))
+        sizes = total.sizes
+        return replace(total, ties=tuple(
+            t for t in ties if t.keys() <= sizes.keys() and holds(t, total.counts, sizes)
+        ))  # fmt: skip
 
     def relative_to(self, earlier: Plan) -> Plan:
         """Express this plan in the coordinates of the model that `earlier` has left.
@@ -266,9 +294,9 @@ class Plan:
             if n in cut_before else shape
             for n, shape in self.fingerprint.items()
         }  # fmt: skip
-        layout = {n: tuple(_shrunk(a, counts) for a in axes) for n, axes in self.layout.items()}
-        mends = tuple(replace(m, axis=_shrunk(m.axis, counts)) for m in self.mends)
-        return Plan(shapes, keep, layout, mends, dict(self.made_by), self.probe)
+        layout = {n: tuple(shrunk(a, counts) for a in axes) for n, axes in self.layout.items()}
+        mends = tuple(replace(m, axis=shrunk(m.axis, counts)) for m in self.mends)
+        return Plan(shapes, keep, layout, mends, self.ties, dict(self.made_by), self.probe)
 
     def _check_follows(self, earlier: Plan, keep: Mapping[str, Sequence[Any]]) -> None:
         for name, shape in self.fingerprint.items():
@@ -354,11 +382,8 @@ def _in_original(later: Mask, kept: Sequence[int] | None, size: int) -> Mask:
     return out
 
 
-def _shrunk(axis: Axis, counts: Mapping[str, int]) -> Axis:
-    if isinstance(axis, Leaf):
-        return Leaf(axis.name, counts.get(axis.name, axis.size))
-    if isinstance(axis, Concat):
-        parts = tuple(_shrunk(p, counts) for p in axis.segments)
-        return Concat(parts, sum(p.size for p in parts))
-    parts = tuple(_shrunk(p, counts) for p in axis.factors)
-    return Product(parts, int(np.prod([p.size for p in parts])))
+def _carried_ties(ties: Iterable[Tie], names: Mapping[str, Axis]) -> Iterator[Tie]:
+    for tie in ties:
+        found = {names[n]: unit for n, unit in tie.items() if n in names}
+        if len(found) == len(tie) and all(isinstance(a, Leaf) for a in found):
+            yield {a.name: unit for a, unit in found.items() if isinstance(a, Leaf)}

@@ -15,6 +15,7 @@ from tonsor.select.budget import Budget, as_budget
 from tonsor.select.choose import Choice, choose
 from tonsor.select.names import Named, led_by, touching
 from tonsor.select.rank import Lane, Rank, counts_after, make_lane
+from tonsor.surgery.ties import Tie
 from tonsor.types import Axis, Group, leaves
 
 _RANKS = ("global", "per_group", "normalised")
@@ -85,6 +86,7 @@ def plan(
         keep=kept,
         layout=_layout(anatomy),
         mends=anatomy.mends,
+        ties=_ties(anatomy),
         made_by=made_by,
         probe=anatomy.inputs,
     )
@@ -182,3 +184,12 @@ def _layout(anatomy: Anatomy) -> dict[str, tuple[Axis, ...]]:
         for name in anatomy.graph.tensors
         if any(leaf.name in free for a in anatomy.axes(name) for leaf in leaves(a))
     }
+
+
+def _ties(anatomy: Anatomy) -> tuple[Tie, ...]:
+    """Say of each tie how many indices its groups lose with every step."""
+    ties: dict[int, dict[str, int]] = {}
+    for group in anatomy.prunable:
+        if group.tie is not None:
+            ties.setdefault(group.tie, {})[group.name] = group.unit
+    return tuple(ties.values())

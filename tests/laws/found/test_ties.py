@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tonsor
+from tonsor.errors import PlanError
 
 
 class Chunks(nn.Module):
@@ -46,7 +47,6 @@ def test_even_chunks_are_tied(width: int, parts: int) -> None:
     assert not free or (len({g.tie for g in free}) == 1 and free[0].tie is not None)
 
 
-@pytest.mark.xfail(strict=True, reason="a Plan does not know of ties, so merge breaks them")
 def test_merging_plans_keeps_ties() -> None:
     model, x = Chunks(8, 2), torch.randn(2, 5)
     plan = tonsor.plan(tonsor.inspect(model, x), "params=80%")
@@ -56,8 +56,9 @@ def test_merging_plans_keeps_ties() -> None:
     two = replace(plan, keep={first: (0, 1, 2, 3, 4, 5), second: (2, 3, 4, 5, 6, 7)})
     for proven in (one, two):
         proven.apply(model)
-    try:
-        both = one.merge(two)
-    except tonsor.TonsorError:
-        return  # refusing is fine
-    both.apply(model)
+    with pytest.raises(PlanError, match=r"8 → 6, .* 8 → 4 would not go in step"):
+        one.merge(two)
+    torn = replace(plan, keep={first: (0, 1, 2, 3, 4, 5), second: (2, 3, 4, 5)})
+    with pytest.raises(PlanError, match="would not go in step"):
+        torn.apply(model, verify=False)
+    assert one.merge(replace(two, keep=dict(one.keep))).keep == one.keep
