@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.errors import SurgeryError
-from tonsor.graph.clone import Replace, clone
+from tonsor.graph.clone import clone
 from tonsor.surgery.attributes import set_integer
 from tonsor.surgery.slice import copy_parameter, cut_tensor, mask_, replace_parameter
 from tonsor.types import Cut
@@ -41,12 +41,12 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
     return slim
 
 
-def mask_model(model: nn.Module, cut: Cut, copied: Replace = copy_parameter) -> nn.Module:
+def mask_model(model: nn.Module, cut: Cut) -> nn.Module:
     """Return a copy of the model with everything that the cut removes set to zero."""
 
     def replace(name: str, tensor: Tensor) -> Tensor:
         kept = cut.keep.get(name)
-        new = copied(name, tensor)
+        new = copy_parameter(name, tensor)
         if kept is not None and isinstance(tensor, nn.Parameter):
             mask_(new, kept)
         return new

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.errors import ProofError
-from tonsor.graph.clone import clone
 from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
-from tonsor.surgery.apply import mask_model
 from tonsor.surgery.masked import CannotRunError, Follower, foresee, run_masked
 from tonsor.surgery.precision import DOUBLE, NATIVE, TOLERANCE, Precision
 from tonsor.surgery.reference import Reference
@@ -69,7 +67,7 @@ def _prove(model: nn.Module, slim: nn.Module, cut: Cut, given: Inputs, how: Prec
     """Run all probes through one model, then through the other, so that one is there at a time."""
     probes = list(_probes(given))
     references, wanted = _masked_runs(model, cut, probes, how)
-    small = Side(lambda: clone(slim, how.parameter), how)
+    small = Side(slim, how)
     error, outputs = 0.0, 0
     for probe, reference, want in zip(probes, references, wanted, strict=True):
         try:
@@ -79,16 +77,14 @@ def _prove(model: nn.Module, slim: nn.Module, cut: Cut, given: Inputs, how: Prec
             raise ProofError(message) from failure
         apart, outputs = _compare(want, got)
         if not apart <= how.tolerance:
-            where = _locate(_masked(model, cut, how), small, reference, probe)
+            where = _locate(model, slim, cut, reference, probe, how)
             message = (
                 f"pruned and masked model differ by {apart:.1e} (relative, in {how.name}). {where}"
             )
             raise ProofError(message, where)
-        if not _all_finite(got):
-            original = Side(lambda: clone(model, how.parameter), how)
-            if _all_finite(original.run(probe)):
-                message = "cut like this the model returns NaN or infinity, which it did not before"
-                raise ProofError(message)
+        if not _all_finite(got) and _all_finite(Side(model, how).run(probe)):
+            message = "cut like this the model returns NaN or infinity, which it did not before"
+            raise ProofError(message)
         error = max(error, apart)
     return Proof(
         error=error,
@@ -104,7 +100,7 @@ def _masked_runs(
     model: nn.Module, cut: Cut, probes: Sequence[Inputs], how: Precision
 ) -> tuple[list[Reference], list[Any]]:
     """Return for each probe what the masked model computes, and by which reference."""
-    masked = _masked(model, cut, how)
+    masked = Side(model, how, cut.keep)
     reference = foresee(model, cut, probes[0], how)
     references, outputs = [], []
     for probe in probes:
@@ -112,10 +108,6 @@ def _masked_runs(
         references.append(reference)
         outputs.append(out)
     return references, outputs
-
-
-def _masked(model: nn.Module, cut: Cut, how: Precision) -> Side:
-    return Side(lambda: mask_model(model, cut, how.parameter), how)
 
 
 def _probes(given: Inputs) -> Iterator[Inputs]:
@@ -181,7 +173,9 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp_min(_TINY))
 
 
-def _locate(masked: Side, small: Side, reference: Reference, probe: Inputs) -> str:
+def _locate(
+    model: nn.Module, slim: nn.Module, cut: Cut, reference: Reference, probe: Inputs, how: Precision
+) -> str:
     """Run both again and name the first operator whose kept results differ."""
     wanted: list[tuple[Op, list[Tensor | None]]] = []
     found: list[str] = []
@@ -203,9 +197,9 @@ def _locate(masked: Side, small: Side, reference: Reference, probe: Inputs) -> s
     def unlike(a: Tensor | None, b: Tensor | None) -> bool:
         if a is None or b is None:
             return False
-        return a.shape != b.shape or not _apart(a, b) <= masked.how.tolerance
+        return a.shape != b.shape or not _apart(a, b) <= how.tolerance
 
     follower = Follower(reference, remember)
-    masked.run(probe, follower.execute, follower.observe)
-    small.run(probe, None, compare)
+    Side(model, how, cut.keep, late=False).run(probe, follower.execute, follower.observe)
+    Side(slim, how, late=False).run(probe, None, compare)
     return found[0] if found else "No single operator differs."

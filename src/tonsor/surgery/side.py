@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,59 +13,110 @@ from tonsor.graph.clone import clone
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.record import Execute, Observe, Recorder
 from tonsor.graph.trace import record_run
+from tonsor.surgery.late import Late, Reader, worth_it, written
 from tonsor.surgery.precision import Precision
+from tonsor.surgery.slice import Kept, mask_
 from tonsor.types import Graph
+
+T = TypeVar("T")
 
 
 class Side:
-    """A model in the precision of a proof, made when it is first run.
+    """A model in the precision of a proof, with everything but the kept indices zero.
 
     Every run starts from the same state: Python state and buffers are copied for it, the
     random numbers are the same. Parameters are shared between runs, as they are the most of
-    it; should a run write into them, they are made anew.
+    it. Large ones are raised as they are read (`late`); a model that does not run so is
+    raised whole.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], how: Precision) -> None:
-        self.make = make
+    def __init__(
+        self,
+        model: nn.Module,
+        how: Precision,
+        keep: Mapping[str, Kept] | None = None,
+        *,
+        late: bool = True,
+    ) -> None:
+        self.model = model
         self.how = how
+        self.keep = keep or {}
+        self.late = late
         self.whole: nn.Module | None = None
+        self.spare: list[Tensor] = []
 
     def run(
         self, probe: Inputs, execute: Execute | None = None, observe: Observe | None = None
     ) -> Any:
         """Run in eval mode, every operator through `execute`, and hold on to no result."""
-        copy = self._copy()
-        execute = self._guarded(copy, execute or self.how.plain)
-        recorder = Recorder(copy, has_rule, execute, observe, lines=False, keep=False)
-        given = self.how.inputs(probe)
-        with recorder.recording():
-            return given.call(copy)
+
+        def once(copy: nn.Module, guarded: Execute) -> Any:
+            recorder = Recorder(copy, has_rule, guarded, observe, lines=False, keep=False)
+            given = self.how.inputs(probe)
+            with recorder.recording():
+                return given.call(copy)
+
+        return self._started(once, execute or self.how.plain, once_only=observe is not None)
 
     def record(self, probe: Inputs, execute: Execute) -> tuple[Graph, Any]:
         """Run and write down everything, which keeps all results until the end."""
-        copy = self._copy()
-        execute = self._guarded(copy, execute)
-        recorder = Recorder(copy, has_rule, execute, lines=False)
-        out: list[Any] = []
-        graph = record_run(recorder, copy, self.how.inputs(probe), "real", out)
-        return graph, out[0]
+
+        def once(copy: nn.Module, guarded: Execute) -> tuple[Graph, Any]:
+            recorder = Recorder(copy, has_rule, guarded, lines=False)
+            out: list[Any] = []
+            graph = record_run(recorder, copy, self.how.inputs(probe), "real", out)
+            return graph, out[0]
+
+        return self._started(once, execute, once_only=False)
+
+    def _started(
+        self, once: Callable[[nn.Module, Execute], T], execute: Execute, *, once_only: bool
+    ) -> T:
+        """Run once; if late parameters may be why that fails, once more without them.
+
+        Not so where somebody looks on, who would see the beginning twice.
+        """
+        if self.late:
+            reader = Reader(execute, self.spare)
+            failure = None
+            try:
+                out = once(self._copy(), self._guarded(reader.execute))
+                if not reader.refused:
+                    return out
+            except Exception as error:  # noqa: BLE001  met again below, if it is the model's own
+                failure = error
+            if once_only:
+                message = "not with late parameters, or not at all"
+                raise RuntimeError(message) from failure
+            self.late, self.whole = False, None
+            self.spare.clear()
+        return once(self._copy(), self._guarded(execute))
 
     def _copy(self) -> nn.Module:
         if self.whole is None:
-            self.whole = self.how.settle_(self.make())
+            self.whole = self.how.settle_(clone(self.model, self._raised))
+            parameters = self.whole.parameters()
+            self.shared = {p.untyped_storage()._cdata for p in parameters if type(p) is not Late}
         torch.manual_seed(0)
         return clone(self.whole, _shared)
 
-    def _guarded(self, copy: nn.Module, execute: Execute) -> Execute:
+    def _raised(self, name: str, tensor: Tensor) -> Tensor:
+        kept = self.keep.get(name) if isinstance(tensor, nn.Parameter) else None
+        dtype = self.how.dtype(tensor.dtype)
+        if self.late and dtype != tensor.dtype and worth_it(tensor):
+            return Late(tensor, kept, dtype)
+        new = self.how.parameter(name, tensor)
+        if kept is not None:
+            mask_(new, kept)
+        return new
+
+    def _guarded(self, execute: Execute) -> Execute:
         """Forget the parameters as soon as an operator writes into one."""
-        shared = {p.untyped_storage()._cdata for p in copy.parameters()}
 
         def guarded(index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            for place, name in _written(func):
-                value = args[place] if place < len(args) else kwargs.get(name)
-                for tensor in value if isinstance(value, (list, tuple)) else (value,):
-                    if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata in shared:
-                        self.whole = None
+            for tensor in written(func, args, kwargs):
+                if tensor.untyped_storage()._cdata in self.shared:
+                    self.whole = None
             return execute(index, func, args, kwargs)
 
         return guarded
@@ -74,13 +124,3 @@ class Side:
 
 def _shared(name: str, tensor: Tensor) -> Tensor:
     return tensor if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
-
-
-@lru_cache(maxsize=4096)
-def _written(func: Any) -> tuple[tuple[int, str], ...]:
-    """Return the arguments that an operator writes into, by place and by name."""
-    return tuple(
-        (i, a.name)
-        for i, a in enumerate(func._schema.arguments)
-        if a.alias_info is not None and a.alias_info.is_write
-    )
