@@ -23,14 +23,15 @@ def name_leaves(s: Solver) -> dict[int, str]:
                     names.setdefault(id(root), f"{tensor}[{dim}]")
                 elif not whole:
                     _name_parts(root, f"{tensor}[{dim}]", names)
+    done: set[int] = set()
     for value in s.axes:
         for node in s.axes[value]:
-            _name_data(node, names)
+            _name_data(node, names, done)
     for mixing in s.mixing:
         for node in mixing.nodes:
-            _name_data(node, names)
+            _name_data(node, names, done)
     for *_, node in s.sizes:
-        _name_data(node, names)
+        _name_data(node, names, done)
     return names
 
 
@@ -43,10 +44,13 @@ def _name_parts(node: Node, prefix: str, names: dict[int, str]) -> None:
             _name_parts(root, f"{prefix}.{i}", names)
 
 
-def _name_data(node: Node, names: dict[int, str]) -> None:
+def _name_data(node: Node, names: dict[int, str], done: set[int]) -> None:
     root = find(node)
+    if id(root) in done:
+        return
+    done.add(id(root))
     if root.kind == "leaf":
         names.setdefault(id(root), f"~{len(names)}")
     else:
         for part in root.parts:
-            _name_data(part, names)
+            _name_data(part, names, done)

@@ -8,6 +8,7 @@ computed again, so they are emptied before and after.
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +19,7 @@ from torch import nn
 
 _CACHE = type(lru_cache(lambda: None))
 _EMPTY = CellType()
+_PLAIN = frozenset({bool, dict, float, int, list, OrderedDict, set, str, tuple, type(None)})
 
 
 @contextmanager
@@ -51,6 +53,8 @@ def _caches(model: nn.Module) -> Iterator[Any]:
 
 def _cached_in(names: Any) -> Iterator[Any]:
     for value in list(names.values()):
+        if type(value) in _PLAIN:
+            continue
         if isinstance(value, (staticmethod, classmethod)):
             value = value.__func__
         if isinstance(value, _CACHE):

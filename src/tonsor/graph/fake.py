@@ -38,12 +38,15 @@ class Faker:
             self.made[key] = known
         return known
 
-    def blank(self, like: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return a new fake of a shape, in the memory format of another where they match."""
+    def blank(
+        self, like: Tensor, shape: Sequence[int], stride: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return a new fake of a shape, with device and dtype of another."""
         with _disable_current_modes():
-            empty = torch.empty(tuple(shape), dtype=like.dtype, device="meta")
-            if len(shape) == like.dim() == 4 and not like.is_contiguous():
-                empty = empty.contiguous(memory_format=torch.channels_last)
+            if stride is None:
+                empty = torch.empty(shape, dtype=like.dtype, device="meta")
+            else:
+                empty = torch.empty_strided(shape, stride, dtype=like.dtype, device="meta")
         return FakeTensor(self.mode, empty, like.device)
 
     def _fake(self, tensor: Tensor, empty: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tonsor.errors import TraceError, UnsupportedModelError
+from tonsor.graph import shapes
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.export import read_export
 from tonsor.graph.fake import Faker
 from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
-from tonsor.graph.record import Known, Recorder
+from tonsor.graph.record import Execute, Known, Recorder
 from tonsor.types import Graph
 
 Mode = Literal["auto", "fake", "real", "export"]
@@ -107,21 +108,23 @@ def check_supported(model: nn.Module) -> None:
 
 
 @contextmanager
-def prepared(model: nn.Module, inputs: Inputs, *, fake: bool) -> Iterator[tuple[nn.Module, Inputs]]:
-    """Yield a copy of the model, in eval mode, and inputs for it, fake or sharing values.
+def prepared(
+    model: nn.Module, inputs: Inputs, *, fake: bool
+) -> Iterator[tuple[nn.Module, Inputs, Execute | None]]:
+    """Yield a copy of the model, in eval mode, inputs for it, and how to run operators on them.
 
-    Parameters are shared, buffers are copied (a forward pass may write into them), and the
-    random state is put back.
+    Copy and inputs are fake or share values: parameters are shared, buffers are copied (a
+    forward pass may write into them), and the random state is put back.
     """
     with _quiet_rng(), quiet():
         if not fake:
-            yield clone(model, _shared).eval(), inputs.map(_detached)
+            yield clone(model, _shared).eval(), inputs.map(_detached), None
             return
         faker = Faker()
         copy = clone(model, faker.named).eval()
         faked = inputs.map(faker.like)
         with faker.mode:
-            yield copy, faked
+            yield copy, faked, shapes.executor(faker)
 
 
 def _shared(name: str, tensor: Tensor) -> Tensor:
@@ -155,9 +158,9 @@ def _quiet_rng() -> Iterator[None]:
 def _record(
     model: nn.Module, inputs: Inputs, known: Known | None, *, fake: bool, training: bool
 ) -> Graph:
-    with prepared(model, inputs, fake=fake) as (copy, given):
+    with prepared(model, inputs, fake=fake) as (copy, given, execute):
         copy.train(training)
-        recorder = Recorder(copy, known)
+        recorder = Recorder(copy, known, execute=execute)
         return record_run(recorder, copy, given, "fake" if fake else "real")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tonsor.axes.solve import has_rule
 from tonsor.axes.tree import count
+from tonsor.graph import shapes
 from tonsor.graph.clone import clone
 from tonsor.graph.fake import Faker
 from tonsor.graph.inputs import Inputs
@@ -71,7 +72,7 @@ class Trial:
         for item in mends:
             if sizes(item.axis) != item.axis.size:
                 set_integer(copy.get_submodule(item.module), item.path, sizes(item.axis))
-        execute = self._execute if self.fake else None
+        execute = shapes.executor(self.faker) if self.fake else None
         recorder = Recorder(copy, has_rule, execute=execute, observe=check, lines=False)
         given = self.inputs.map(self._given)
         try:
@@ -86,25 +87,6 @@ class Trial:
         if check.rest() and not check.astray:
             return Failure(check.at, "the forward pass ended early")
         return None
-
-    def _execute(self, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operator on fakes; the commonest by their shapes, if those fit.
-
-        Sizes change with every trial, and what torch does to find the shape of a normalisation
-        it has not seen before takes milliseconds.
-        """
-        name = str(func.overloadpacket)
-        if name == "aten.batch_norm" and not kwargs:
-            x, *vectors = args[:5]
-            if all(v is None or v.shape == x.shape[1:2] for v in vectors):
-                return self.faker.blank(x, x.shape)
-        elif name == "aten.linear" and not kwargs:
-            x, weight = args[:2]
-            bias = args[2] if len(args) > 2 else None
-            fits = weight.dim() == 2 and x.shape[-1:] == weight.shape[1:]
-            if fits and x.dim() > 1 and (bias is None or bias.shape == weight.shape[:1]):
-                return self.faker.blank(x, (*x.shape[:-1], weight.shape[0]))
-        return func(*args, **kwargs)
 
     def _small(self, name: str, tensor: Tensor, shape: Sequence[int] | None) -> Tensor:
         if self.fake:
