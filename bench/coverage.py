@@ -3,6 +3,7 @@
     python bench/coverage.py                      all cases, about ten minutes
     python bench/coverage.py --family wiring      one family
     python bench/coverage.py --match 'hf_*' --json coverage.json
+    python bench/coverage.py --zoo                torchvision and timm instead, where they are
 
 Each case is cut to half of its multiply-accumulates, or as far as it goes, and then checked as in
 tests/models/test_matrix.py. The last line sums up; the exit status is 1 if anything is wrong.
@@ -23,6 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.models import ALL
 from tests.models.checks import Outcome, check
+from tests.zoo.cases import zoo
+from tests.zoo.conftest import import_torchvision
 
 HEADER = (
     f"{'model':<26} {'family':<18} {'ops':>4} {'free':>4} {'held':>4} {'MACs':>5} {'params':>6} "
@@ -36,12 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", help="only the cases of this family")
     parser.add_argument("--match", default="*", help="only the cases whose names fit this pattern")
     parser.add_argument("--json", type=Path, help="write everything to this file as well")
+    parser.add_argument("--zoo", action="store_true", help="the models of torchvision and timm")
     given = parser.parse_args(arguments)
+    if given.zoo:
+        import_torchvision()
+    every = zoo() if given.zoo else ALL
     cases = [
-        c for c in ALL if fnmatchcase(c.name, given.match) and given.family in (None, c.family)
+        c for c in every if fnmatchcase(c.name, given.match) and given.family in (None, c.family)
     ]
     if not cases:
-        families = ", ".join(sorted({c.family for c in ALL}))
+        families = ", ".join(sorted({c.family for c in every}))
         parser.error(f"no case fits; families are: {families}")
 
     warnings.simplefilter("ignore")
