@@ -142,7 +142,7 @@ def _shapes(model: nn.Module, probe: Inputs, how: Precision) -> Graph:
     with quiet():
         copy, given = how.settle_(clone(model, named)), probe.map(fake)
         with faker.mode:
-            recorder = Recorder(copy, has_rule, execute=how.plain, lines=False)
+            recorder = Recorder(copy, has_rule, execute=how.on_shapes(faker), lines=False)
             return record_run(recorder, copy, given, "fake")
 
 

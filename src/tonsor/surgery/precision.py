@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tonsor.graph import shapes
+from tonsor.graph.fake import Faker
 from tonsor.graph.inputs import Inputs
+from tonsor.graph.record import Execute
 from tonsor.surgery.slice import replace_parameter
 
 TOLERANCE = 1e-9
@@ -39,6 +42,16 @@ class Precision:
     def plain(self, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator in this precision."""
         return self.run(func, args, kwargs)
+
+    def on_shapes(self, faker: Faker) -> Execute:
+        """Return what runs the same operators on fakes."""
+
+        def execute(index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if self.raised:
+                args, kwargs = _raised_requests(func, args, kwargs)
+            return shapes.run(faker, func, args, kwargs)
+
+        return execute
 
     def tensor(self, tensor: Tensor) -> Tensor:
         """Bring a tensor to this precision."""
@@ -75,6 +88,13 @@ def _promoted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operator, with every request for a lower precision raised to float64."""
     if str(func.overloadpacket) == "aten._grouped_mm":
         return _grouped_mm(*args, **kwargs)
+    args, kwargs = _raised_requests(func, args, kwargs)
+    return func(*args, **kwargs)
+
+
+def _raised_requests(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     names = [a.name for a in func._schema.arguments]
     if "dtype" in names:
         place = names.index("dtype")
@@ -82,7 +102,7 @@ def _promoted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             args = (*args[:place], _RAISED[args[place]], *args[place + 1 :])
         elif kwargs.get("dtype") in _RAISED:
             kwargs = {**kwargs, "dtype": _RAISED[kwargs["dtype"]]}
-    return func(*args, **kwargs)
+    return args, kwargs
 
 
 def _grouped_mm(
