@@ -9,7 +9,8 @@ TonsorError
 ├── ScoreError      weights that can't be ranked (NaN, meta device)
 ├── PlanError       a plan does not belong to this model, or two plans contradict
 ├── SurgeryError    a cut failed; the model given is untouched
-└── ProofError      pruned and masked model disagree; the slim model is withheld
+├── ProofError      pruned and masked model disagree; the slim model is withheld
+└── DataError       images or labels that are missing, damaged or do not belong together
 ```
 """
 
@@ -58,3 +59,7 @@ class ProofError(TonsorError):
     def __init__(self, message: str, where: str = "") -> None:
         super().__init__(message)
         self.where = where
+
+
+class DataError(TonsorError):
+    """Images or labels are missing, damaged, or do not belong together."""
