@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from tonsor.axes.registry import rule
@@ -106,9 +107,10 @@ def order(s: Solver, op: Op) -> list[Axes]:
 
 @rule("aten.cosine_similarity")
 def cosine(s: Solver, op: Op) -> list[Axes]:
-    """Angles between vectors along an axis."""
-    shape = list(s.graph.values[next(op.inputs)].shape)
-    x = s.broadcast(op, [op["x1"], op["x2"]], shape)
+    """Angles between vectors along an axis; either operand may be spread over the other."""
+    pair = [op["x1"], op["x2"]]
+    sizes = itertools.zip_longest(*(reversed(s.shape(ref)) for ref in pair), fillvalue=1)
+    x = s.broadcast(op, pair, [b if a == 1 else a for a, b in sizes][::-1])
     dim = op.get("dim", 1) % len(x)
     s.mix([x[dim]], "cosine_similarity", approximate=False)
     return [x[:dim] + x[dim + 1 :]]

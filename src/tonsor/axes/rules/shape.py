@@ -225,15 +225,35 @@ def slice_(s: Solver, op: Op) -> list[Axes]:
     keep_zeros(s, op)
     x = list(s.of(op["self"]))
     dim = op.get("dim", 0) % len(x)
-    size = x[dim].size
-    start = min(max(_from_end(op.get("start", 0), size), 0), size)
-    stop = min(max(_from_end(op.get("end", size), size), start), size)
+    start, stop = _range(op, x[dim].size)
     if op.get("step", 1) != 1:
         s.positions(x[dim], "a strided slice picks positions")
         x[dim] = s.data(s.out_shape(op)[dim], "a strided slice")
     else:
         x[dim] = s.take(x[dim], start, stop)
     return [x]
+
+
+@rule("aten.slice_scatter")
+def slice_scatter(s: Solver, op: Op) -> list[Axes]:
+    """A range of an axis is written over; a strided one pins it."""
+    x, source = s.axes_of(op, "self", "src")
+    dim = op.get("dim", 0) % len(x)
+    start, stop = _range(op, x[dim].size)
+    here = list(x)
+    if op.get("step", 1) != 1:
+        s.positions(x[dim], "a strided slice picks positions")
+        here[dim] = source[dim]
+        s.positions(source[dim], "a strided slice picks positions")
+    else:
+        here[dim] = s.take(x[dim], start, stop)
+    s.unify_all(here, source)
+    return [x]
+
+
+def _range(op: Op, size: int) -> tuple[int, int]:
+    start = min(max(_from_end(op.get("start", 0), size), 0), size)
+    return start, min(max(_from_end(op.get("end", size), size), start), size)
 
 
 def _from_end(position: int, size: int) -> int:
