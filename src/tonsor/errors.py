@@ -10,7 +10,13 @@ TonsorError
 ├── PlanError       a plan does not belong to this model, or two plans contradict
 ├── SurgeryError    a cut failed; the model given is untouched
 ├── ProofError      pruned and masked model disagree; the slim model is withheld
-└── DataError       images or labels that are missing, damaged or do not belong together
+├── WeightsError    a file of weights that can't be read, or does not fit its model
+├── DataError       images or labels that are missing, damaged or do not belong together
+└── TrainError      training can't start, or can't go on; what was saved stays good
+    ├── RecipeError     a recipe asks for what there is not
+    ├── CheckpointError a checkpoint that can't be written, read, or gone on from
+    ├── DivergedError   the loss or the weights are no numbers any more
+    └── StoppedError    asked to stop; a checkpoint was written
 ```
 """
 
@@ -61,5 +67,33 @@ class ProofError(TonsorError):
         self.where = where
 
 
+class WeightsError(TonsorError):
+    """A file of weights can't be read safely, or does not fit the model."""
+
+
 class DataError(TonsorError):
     """Images or labels are missing, damaged, or do not belong together."""
+
+
+class TrainError(TonsorError):
+    """Training can't start or can't go on; what was saved stays good."""
+
+
+class RecipeError(TrainError):
+    """A recipe, or a file with one, asks for what there is not."""
+
+
+class CheckpointError(TrainError):
+    """A checkpoint can't be written, can't be read, or belongs to another run."""
+
+
+class DivergedError(TrainError):
+    """The loss or the weights are no numbers any more; `step` is the first where it showed."""
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class StoppedError(TrainError):
+    """Training was asked to stop and wrote a checkpoint to go on from."""
