@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from tonsor.errors import DataError
-from tonsor.train.data.augment import Augment, Draw, Normalise, crop_and_flip, draw
+from tonsor.train.data.augment import (
+    Augment,
+    Draw,
+    Normalise,
+    channels_last,
+    crop_and_flip,
+    draw,
+)
 from tonsor.train.data.source import Memory, Source
 
 Batch = tuple[Tensor, Tensor]
@@ -120,11 +127,11 @@ class Batches:
 
     def _finish(self, images: Tensor, rows: Tensor, part: slice, number: int, step: int) -> Batch:
         images = images.to(self.device, non_blocking=True)
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         if self.augment != Augment.none():
             drawn = self._draw(number, step).share(part)
             images = crop_and_flip(images, drawn, self.augment.pad)
+        if self.channels_last:
+            images = channels_last(images)
         labels = self._labels.index_select(0, rows.to(self.device))
         return self._normalise(images), labels
 
