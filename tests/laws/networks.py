@@ -16,12 +16,23 @@ from torch import Tensor, nn
 
 from tests.models.case import randomise
 
-from . import common_blocks, image_blocks, odd_blocks, token_blocks
+from . import (
+    common_blocks,
+    image_blocks,
+    odd_blocks,
+    sequence_blocks,
+    token_blocks,
+    vision_blocks,
+    wiring_blocks,
+)
 from .blocks import BLOCKS, Kind, channel_dim, channels, mapping
 
 __all__ = ["Network", "Step", "examples", "networks"]
 
-REGISTERED = (common_blocks, image_blocks, odd_blocks, token_blocks)
+REGISTERED = (
+    common_blocks, image_blocks, odd_blocks, token_blocks,
+    wiring_blocks, vision_blocks, sequence_blocks,
+)  # fmt: skip
 HEADS = ("pool", "flatten", "last", "map", "dict", "raw", "gram", "mean_of_two")
 MAX_CHANNELS = 24
 
@@ -188,6 +199,6 @@ def networks(draw: st.DrawFn) -> Network:
 
 
 def examples(number: int) -> hypothesis.settings:
-    """So many examples, which take long; ten times as many where new ones are looked for."""
+    """So many examples, which take long; twenty times as many where new ones are looked for."""
     usual = hypothesis.settings().max_examples
-    return hypothesis.settings(max_examples=number if usual <= 100 else 10 * number)
+    return hypothesis.settings(max_examples=number if usual <= 100 else 20 * number)

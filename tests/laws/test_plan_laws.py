@@ -62,7 +62,7 @@ def select(tensor: Tensor, kept: Sequence[Sequence[int] | None] | None) -> Tenso
 # ---------------------------------------------------------------- applying
 
 
-@examples(20)
+@examples(10)
 @given(networks(), SHARES)
 def test_applying_is_repeatable_and_leaves_the_model_alone(recipe: Network, share: float) -> None:
     model, x = recipe.build()
@@ -97,7 +97,7 @@ def same_but_for_identity(first: dict[str, Any], second: dict[str, Any]) -> bool
 # ---------------------------------------------------------------- combining
 
 
-@examples(20)
+@examples(10)
 @given(networks(), SHARES, SHARES)
 def test_plans_are_merged_and_compared(recipe: Network, one: float, two: float) -> None:
     """Merging is commutative and idempotent; plans differ if and only if they keep other things."""
@@ -129,7 +129,7 @@ def test_plans_are_merged_and_compared(recipe: Network, one: float, two: float) 
     event("merged")
 
 
-@examples(20)
+@examples(10)
 @given(networks(), SHARES, SHARES)
 def test_a_later_plan_can_be_told_in_terms_of_the_original(
     recipe: Network, one: float, two: float
@@ -154,7 +154,7 @@ def test_a_later_plan_can_be_told_in_terms_of_the_original(
 # ---------------------------------------------------------------- undoing
 
 
-@examples(20)
+@examples(10)
 @given(networks(), SHARES)
 def test_reverting_brings_the_trained_weights_back_to_their_places(
     recipe: Network, share: float
@@ -181,7 +181,7 @@ def test_reverting_brings_the_trained_weights_back_to_their_places(
 # ---------------------------------------------------------------- optimizers
 
 
-@examples(20)
+@examples(10)
 @given(networks(), SHARES, st.sampled_from(("adam", "sgd", "adamw", "rmsprop")))
 def test_an_optimizer_goes_on_where_it_was(recipe: Network, share: float, kind: str) -> None:
     model, x = recipe.build()

@@ -106,7 +106,7 @@ def test_a_network_is_cut_rightly_or_not_at_all(recipe: Network, wanted: dict) -
     assert same(before, snapshot(model))
 
 
-@examples(40)
+@examples(30)
 @given(networks(), st.data())
 def test_permuting_the_indices_of_a_group_changes_nothing(
     recipe: Network, data: st.DataObject
