@@ -26,6 +26,7 @@ from tonsor.cost.conventions import CONVENTIONS
 from tonsor.criteria.registry import CRITERIA
 from tonsor.errors import SelectionError
 from tonsor.select.rank import Rank
+from tonsor.zoo.registry import ZOO
 
 NETS = """
 import torch
@@ -225,7 +226,8 @@ def test_explain_says_what_a_module_is_tied_to(cli: Tonsor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("criteria", CRITERIA), ("rules", RULES), ("conventions", CONVENTIONS)]
+    ("what", "names"),
+    [("models", ZOO), ("criteria", CRITERIA), ("rules", RULES), ("conventions", CONVENTIONS)],
 )
 def test_list_shows_the_registry(cli: Tonsor, what: str, names: dict[str, Any]) -> None:
     _, out, _ = cli("list", what)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tonsor._version import __version__
 
 if TYPE_CHECKING:
+    from tonsor import zoo as zoo
     from tonsor.anatomy import Anatomy, inspect
     from tonsor.api import Report, apply, prune
     from tonsor.artifact import load, save
@@ -37,15 +38,18 @@ _HOMES = {
     "params": "select.budget", "plan": "select.make", "load": "artifact", "save": "artifact",
     "load_plan": "plan_json", "save_plan": "plan_json",
 }  # fmt: skip
+_FOLDERS = ("zoo",)
 
 __all__ = [
     "Anatomy", "Budget", "Inputs", "Plan", "Report", "Scores", "TonsorError", "__version__",
     "apply", "criterion", "inspect", "load", "load_plan", "macs", "params", "plan", "prune", "rule",
-    "save", "save_plan", "score", "trace",
+    "save", "save_plan", "score", "trace", "zoo",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return import_module(f"tonsor.{name}")
     home = _HOMES.get(name)
     if home is None:
         message = f"module 'tonsor' has no attribute '{name}'"

@@ -26,7 +26,10 @@ from tonsor.errors import SelectionError, TonsorError
 from tonsor.graph.describe import draw
 from tonsor.graph.inputs import Inputs
 from tonsor.plans import Plan
+from tonsor.zoo.loading import fill as fill_zoo
+from tonsor.zoo.registry import input_shape, maker, names
 
+_ZOO = "zoo"  # what stands before the colon for models that tonsor brings
 _NAME = re.compile(r"([A-Za-z_]\w*)=")
 _FORM = (
     "write sizes with commas, such as 1,3,224,224; with a name, a type and a range where they "
@@ -38,11 +41,13 @@ _FORM = (
 
 
 def find(spec: str) -> Any:
-    """Import what `package.module:name` or `path/to/file.py:name` points at."""
+    """Import what `package.module:name`, `path/to/file.py:name` or `zoo:name` points at."""
     place, _, name = spec.rpartition(":")
     if not place or not name:
         message = f"'{spec}' does not say which model: write package.module:name or file.py:name."
         raise SelectionError(message + _offers(spec))
+    if place == _ZOO:
+        return maker(name)
     found: Any = _import(place)
     for i, step in enumerate(name.split(".")):
         if not hasattr(found, step):
@@ -85,13 +90,18 @@ def build(found: Any, spec: str, arguments: str = "", seed: int = 0) -> nn.Modul
     return model.eval()
 
 
-def fill(model: nn.Module, path: str) -> tuple[nn.Module, Plan | None]:
-    """Load weights from a safetensors file; from a tonsor file, the slim model and its plan."""
+def fill(model: nn.Module, path: str, spec: str = "") -> tuple[nn.Module, Plan | None]:
+    """Load weights from a safetensors file; from a tonsor file, the slim model and its plan.
+
+    Into a model of the zoo, which `spec` then says, go state dicts that torch has saved too.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            slim = "tonsor" in (file.metadata() or {})
-        if slim:
+        if _is_slim(path):
             return load(path, model), read_plan(path)
+        place, _, name = spec.partition(":")
+        if place == _ZOO:
+            fill_zoo(model, name, path)
+            return model, None
         load_model(model, path)
     except SafetensorError as error:
         message = (
@@ -104,6 +114,14 @@ def fill(model: nn.Module, path: str) -> tuple[nn.Module, Plan | None]:
         message = f"the weights in '{path}' do not fit this {type(model).__name__}: {text}"
         raise SelectionError(message) from error
     return model, None
+
+
+def _is_slim(path: str) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "tonsor" in (file.metadata() or {})
+    except SafetensorError:
+        return False  # whoever reads it says what it is instead
 
 
 def _import(place: str) -> ModuleType:
@@ -182,6 +200,8 @@ def _offers(spec: str) -> str:
     """Guess what was meant where the name of the model is missing."""
     if spec.endswith(".py") and Path(spec).is_file():
         return f" {spec}: {_offered(_import(spec))}."
+    if spec in names():
+        return f" Perhaps {_ZOO}:{spec}?"
     head, _, tail = spec.rpartition(".")
     return f" Perhaps {head}:{tail}?" if head and not spec.endswith(".py") else ""
 
@@ -206,6 +226,19 @@ def _signature(found: Any) -> str:
 
 
 # ---------------------------------------------------------------- the inputs
+
+
+def zoo_inputs(spec: str, arguments: str) -> list[str]:
+    """Say what a model of the zoo runs on, as text; of others nothing is known.
+
+    >>> zoo_inputs("zoo:resnet50", "{}"), zoo_inputs("nets.py:Net", "{}")
+    (['1,3,224,224'], [])
+    """
+    place, _, name = spec.partition(":")
+    if place != _ZOO:
+        return []
+    shape = input_shape(name, **_keywords(arguments))
+    return [",".join(map(str, (1, *shape)))]
 
 
 def read_inputs(texts: Iterable[str], seed: int = 0) -> Inputs:

@@ -19,11 +19,13 @@ class Source:
     """Where the model comes from, and what it runs on."""
 
     input: Annotated[Repeated, arg(aliases=("-i",), metavar="SHAPE")] = ()
-    """An example input: 1,3,224,224 or, with a name, a type and a range, ids=2,16:int64:0..100"""
+    """An example input: 1,3,224,224 or, with a name, a type and a range,
+    ids=2,16:int64:0..100; models of the zoo know theirs"""
     args: Annotated[str, arg(metavar="JSON")] = "{}"
     """Keywords for the class or function that makes the model, such as '{"width": 32}'"""
     weights: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A safetensors file with the model's weights, or a slim.tonsor to go on from"""
+    """A safetensors file with the model's weights, or a slim.tonsor to go on from; for models of
+    the zoo a state dict that torch has saved will do too"""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of everything random: weights that are not loaded, example inputs, some criteria"""
     head_dims: bool = False
@@ -40,7 +42,7 @@ class Inspect:
     """
 
     model: Model
-    """package.module:name or path/to/file.py:name; a class, a function or a model"""
+    """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
     source: OmitArgPrefixes[Source] = Source()
     json: bool = False
     """Print JSON, with everything in it"""
@@ -54,7 +56,7 @@ class Explain:
     """
 
     model: Model
-    """package.module:name or path/to/file.py:name; a class, a function or a model"""
+    """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """A module or a parameter, by the name it has in the model"""
     source: OmitArgPrefixes[Source] = Source()
@@ -70,7 +72,7 @@ class Prune:
     """
 
     model: Model
-    """package.module:name or path/to/file.py:name; a class, a function or a model"""
+    """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
     source: OmitArgPrefixes[Source] = Source()
     macs: Annotated[str | None, arg(metavar="KEPT")] = None
     """Multiply-accumulates to keep: 50%, 0.5 or an amount such as 1.2G"""
@@ -99,12 +101,12 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class List:
-    """Show what there is to choose from: criteria, rules for operators, ways of counting.
+    """Show what there is to choose from: models of the zoo, criteria, operators, ways of counting.
 
     $ tonsor list criteria
     """
 
-    what: Positional[Literal["criteria", "rules", "conventions"]]
+    what: Positional[Literal["models", "criteria", "rules", "conventions"]]
     """Which of them"""
     json: bool = False
     """Print JSON"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +18,7 @@ from tonsor.anatomy import Anatomy, inspect
 from tonsor.api import Report, prune
 from tonsor.artifact import save
 from tonsor.axes.registry import RULES
-from tonsor.cli.model import build, fill, find, read_inputs
+from tonsor.cli.model import build, fill, find, read_inputs, zoo_inputs
 from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List, Prune, Source
 from tonsor.cli.show import console, show, show_json, show_table, step
 from tonsor.cost.conventions import CONVENTIONS
@@ -28,6 +29,7 @@ from tonsor.graph.inputs import Inputs
 from tonsor.plan_json import save_plan
 from tonsor.plans import Plan
 from tonsor.select.make import plan
+from tonsor.zoo.registry import ZOO
 
 _OPTIONAL = ("transformers", "timm", "torchvision", "accelerate", "onnx", "onnxruntime")
 
@@ -66,13 +68,13 @@ class _Made:
 def _make(spec: str, source: Source) -> _Made:
     with step(f"importing {spec}"):
         found = find(spec)
-    inputs = read_inputs(source.input, source.seed)
+    inputs = read_inputs(source.input or zoo_inputs(spec, source.args), source.seed)
     with step(f"making {spec}"):
         model = build(found, spec, source.args, source.seed)
     if source.weights is None:
-        return _Made(model, inputs, random=isinstance(found, type))
+        return _Made(model, inputs, random=isinstance(found, (type, partial)))
     with step(f"loading {source.weights}"):
-        model, earlier = fill(model, str(source.weights))
+        model, earlier = fill(model, str(source.weights), spec)
     return _Made(model, inputs, earlier)
 
 
@@ -212,6 +214,8 @@ def _list(command: List) -> int:
 
 
 def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    if what == "models":
+        return ("name", "what it is"), [(n, e.about) for n, e in ZOO.items()]
     if what == "criteria":
         return ("name", "what it measures"), [(c.name, c.summary) for c in CRITERIA.values()]
     if what == "conventions":

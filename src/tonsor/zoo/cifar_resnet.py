@@ -29,11 +29,9 @@ class Subsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the shortcut."""
-        if self.mean:
-            x = F.avg_pool2d(x, self.stride)
-        else:
-            x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        step = self.stride
+        smaller = F.avg_pool2d(x, step) if self.mean else x[:, :, ::step, ::step]
+        return F.pad(smaller, (0, 0, 0, 0, self.before, self.after))
 
 
 class Block(nn.Module):
@@ -50,9 +48,7 @@ class Block(nn.Module):
         if stride == 1 and inputs == outputs:
             return
         if shortcut == "B":
-            self.shortcut = nn.Sequential(
-                conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
         else:
             self.shortcut = Subsample(inputs, outputs, stride, mean=shortcut == "A-mean")
 

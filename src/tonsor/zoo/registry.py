@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -79,7 +80,9 @@ def input_shape(name: str, **variant: Any) -> tuple[int, int, int]:
     >>> input_shape("resnet50"), input_shape("resnet20", channels=1)
     ((3, 224, 224), (1, 32, 32))
     """
-    side = variant.get("size", entry(name).side)
+    found = entry(name)
+    _check(name, found, variant)
+    side = variant.get("size", found.side)
     return variant.get("channels", 3), side, side
 
 
@@ -98,12 +101,9 @@ def build(
     found = entry(name)
     if classes is not None:
         variant["classes"] = classes
-    if not width > 0:
-        message = f"the width of '{name}' must be above 0, got {width}"
-        raise SelectionError(message)
-    for key, value in variant.items():
-        _check(name, found, key, value)
-    return found.kind(*found.given, width=width, **variant)
+    variant["width"] = width
+    _check(name, found, variant)
+    return found.kind(*found.given, **variant)
 
 
 def maker(name: str) -> Callable[..., nn.Module]:
@@ -112,22 +112,29 @@ def maker(name: str) -> Callable[..., nn.Module]:
     return partial(build, name)
 
 
-def _check(name: str, found: Entry, key: str, value: Any) -> None:
-    """Raise unless this model has such a keyword, and the value is one for it."""
+def _check(name: str, found: Entry, given: Mapping[str, Any]) -> None:
+    """Raise unless this model has such keywords, and the values are some for them."""
     variants = found.variants
-    if key not in variants:
-        close = get_close_matches(key, variants, n=1)
-        hint = f" Did you mean {close[0]}=?" if close else ""
-        message = f"'{name}' takes no '{key}'.{hint} It takes {', '.join(variants)}."
-        raise SelectionError(message)
-    hint = variants[key]
-    if get_origin(hint) is Literal:
-        right, wanted = value in get_args(hint), " or ".join(map(repr, get_args(hint)))
-    elif hint is bool:
-        right, wanted = isinstance(value, bool), "True or False"
-    else:
-        right = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        wanted = "a whole number above 0"
-    if not right:
-        message = f"{key}= of '{name}' must be {wanted}, got {value!r}"
-        raise SelectionError(message)
+    for key, value in given.items():
+        if key not in variants:
+            close = get_close_matches(key, variants, n=1)
+            hint = f" Did you mean {close[0]}=?" if close else ""
+            message = f"'{name}' takes no '{key}'.{hint} It takes {', '.join(variants)}."
+            raise SelectionError(message)
+        right, wanted = _fits(value, variants[key])
+        if not right:
+            message = f"{key}= of '{name}' must be {wanted}, got {value!r}"
+            raise SelectionError(message)
+
+
+def _fits(value: Any, kind: Any) -> tuple[bool, str]:
+    """Say whether a value is of a kind, and what would be."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return value in choices, " or ".join(map(repr, choices))
+    if kind is bool:
+        return isinstance(value, bool), "True or False"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float:
+        return number and 0 < value < math.inf, "a number above 0"
+    return number and isinstance(value, int) and value > 0, "a whole number above 0"
