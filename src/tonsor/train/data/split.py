@@ -76,6 +76,15 @@ def split(
     )
 
 
+def hold_out(source: Source) -> tuple[Subset, Subset, str]:
+    """Keep a fifth for testing where a set brings no test images, always the same; with a note."""
+    count = round(len(source) / 5)
+    test = stratified(source.labels, count, 0)
+    rest = _without(torch.arange(len(source)), test)
+    note = f"there are no test images, so {count:,} of {len(source):,} are kept for testing"
+    return Subset(source, rest), Subset(source, test), note
+
+
 def stratified(labels: Tensor, count: int, seed: int, leave: int = 1) -> Tensor:
     """The sorted indices of exactly `count` images, drawn so that classes keep their proportions.
 
