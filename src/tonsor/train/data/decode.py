@@ -23,6 +23,8 @@ from tonsor.train.data.tree import Tree
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Not every format that Pillow knows: for some it starts other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 ORIENTATION = 0x0112  # the EXIF tag
 SIDEWAYS = (5, 6, 7, 8)
 GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
@@ -74,14 +76,12 @@ def read(tree: Tree, name: str, shape: tuple[int, int, int]) -> Tensor:
         flat = _flat(upright).convert("L" if channels == 1 else "RGB")
         if (flat.height, flat.width) != (height, width):
             scale = max(height / flat.height, width / flat.width)
-            wide, high = (
-                max(width, round(flat.width * scale)),
-                max(height, round(flat.height * scale)),
-            )
-            # When shrinking, Pillow's bilinear filter widens and so takes in every pixel.
-            flat = flat.resize((wide, high), Image.Resampling.BILINEAR)
-            left, top = (wide - width) // 2, (high - height) // 2
-            flat = flat.crop((left, top, left + width, top + height))
+            across, down = width / scale, height / scale
+            left, top = (flat.width - across) / 2, (flat.height - down) / 2
+            # Only the part that stays is scaled: a thin strip would grow to gigabytes. When
+            # shrinking, Pillow's bilinear filter widens and so takes in every pixel.
+            box = (left, top, left + across, top + down)
+            flat = flat.resize((width, height), Image.Resampling.BILINEAR, box)
         pixels = np.array(flat, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -103,15 +103,18 @@ def _flat(image: Image) -> Image:
 def _opened(tree: Tree, name: str) -> Iterator[Image]:
     """An image, with all that Pillow may raise on a bad one told as one error."""
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         message = "reading image files needs Pillow: pip install 'tonsor[train]'"
         raise DataError(message) from error
     try:
-        with tree.open(name) as file, Image.open(file) as image:
+        with tree.open(name) as file, Image.open(file, formats=FORMATS) as image:
             yield image
     except UnreadableError:
         raise
+    except UnidentifiedImageError as error:
+        message = "no image of a known format"
+        raise UnreadableError(message) from error
     except (*STUMBLES, Image.DecompressionBombError) as error:
         message = str(error) or type(error).__name__
         raise UnreadableError(message) from error

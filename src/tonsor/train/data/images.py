@@ -15,7 +15,7 @@ from torch import Tensor
 from tonsor.errors import DataError
 from tonsor.train.data.decode import Header, UnreadableError, header, read
 from tonsor.train.data.folder import Folder
-from tonsor.train.data.layout import File, lay_out, some
+from tonsor.train.data.layout import File, a_few, lay_out, some
 from tonsor.train.data.source import Data, Memory, Source, Subset, statistics
 from tonsor.train.data.split import hold_out
 from tonsor.train.data.tree import Tree, open_tree
@@ -45,11 +45,11 @@ def folder(place: Path, *, strict: bool = False, size: int | None = None) -> Dat
     if keep:
         pixels, files = _pixels(tree, files, shape, wrong)
     if wrong:
-        told = [f"{name} ({why})" for name, why in wrong.items()]
-        notes.append(f"{len(wrong)} images are left out: {some(told)}")
+        told = a_few(f"'{name}' ({why})" for name, why in wrong.items())
         if strict:
-            message = f"'{place}': of {len(wrong) + len(files)} images, {notes[-1]}"
+            message = f"'{place}': {len(wrong)} images can't be used: {told}"
             raise DataError(message)
+        notes.append(f"{len(wrong)} images are left out: {told}")
         warnings.warn(f"'{place}': {notes[-1]}", UserWarning, stacklevel=3)
     if layout.others:
         notes.append(f"{layout.others} files are no images by their names")

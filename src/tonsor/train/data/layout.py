@@ -83,11 +83,16 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def some(names: Iterable[str], most: int = 5) -> str:
+def some(names: Iterable[str]) -> str:
     """A few of the names, and how many more there are."""
-    listed = list(names)
+    return a_few(f"'{name}'" for name in names)
+
+
+def a_few(texts: Iterable[str], most: int = 5) -> str:
+    """The first of the texts, and how many more there are."""
+    listed = list(texts)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(f"'{name}'" for name in listed[:most]) + more
+    return ", ".join(listed[:most]) + more
 
 
 def _files(names: list[str], above: str, *, parted: bool) -> Iterator[File | str]:
