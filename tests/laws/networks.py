@@ -18,6 +18,7 @@ from tests.models.case import randomise
 
 from . import (
     common_blocks,
+    habit_blocks,
     image_blocks,
     odd_blocks,
     sequence_blocks,
@@ -31,7 +32,7 @@ __all__ = ["Network", "Step", "examples", "networks"]
 
 REGISTERED = (
     common_blocks, image_blocks, odd_blocks, token_blocks,
-    wiring_blocks, vision_blocks, sequence_blocks,
+    wiring_blocks, vision_blocks, sequence_blocks, habit_blocks,
 )  # fmt: skip
 HEADS = ("pool", "flatten", "last", "map", "dict", "raw", "gram", "mean_of_two")
 MAX_CHANNELS = 24
