@@ -215,7 +215,7 @@ def _fetch(
 ) -> None:
     """Move the losses of the last steps to `losses`, the mean over the processes."""
     found: Any = accelerator.reduce(torch.stack(pending), "mean")
-    for number, loss in enumerate(found.tolist(), step - len(pending)):
+    for number, loss in enumerate(found.tolist(), step - len(pending) + 1):
         if not math.isfinite(loss):
             raise _diverged(number, folder, f"the loss is {loss},")
         losses.append(loss)
