@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tonsor import zoo
-from tonsor.zoo.cifar_resnet import Block, Subsample
+from tonsor.zoo.cifar_resnet import Block, Shortcut, Subsample
 from tonsor.zoo.convnet import LocalNorm
 
 SHORTCUTS = [(4, 8, False), (4, 8, True), (3, 6, False), (5, 10, True)]
@@ -46,10 +46,10 @@ def test_shortcut_a_and_its_gradient_are_those_of_the_formula(
 
 
 @pytest.mark.parametrize("shortcut", ["A", "A-mean", "B"])
-def test_the_shortcut_alone_carries_the_gradient(shortcut: str) -> None:
+def test_the_shortcut_alone_carries_the_gradient(shortcut: Shortcut) -> None:
     """With the convolutions of a block silenced, what comes before it still learns."""
     torch.manual_seed(0)
-    block = Block(2, 4, 2, shortcut).double().train()  # type: ignore[arg-type]
+    block = Block(2, 4, 2, shortcut).double().train()
     nn.init.zeros_(block.bn2.weight)
     stem = nn.Conv2d(1, 2, 3, padding=1).double()
     x = torch.randn(3, 1, 6, 6, dtype=torch.float64)
@@ -69,6 +69,14 @@ def test_the_shortcut_alone_carries_the_gradient(shortcut: str) -> None:
         with torch.no_grad():
             slope = (loss(weight + moved) - loss(weight - moved)) / (2 * step)
         torch.testing.assert_close(found[place], slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shortcut", "mean"), [("A", False), ("A-mean", True)])
+def test_a_silent_block_is_its_shortcut(shortcut: Shortcut, mean: bool) -> None:
+    block = Block(2, 4, 2, shortcut).double().eval()
+    nn.init.zeros_(block.bn2.weight)
+    x = torch.randn(1, 2, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(block(x), coarser(x, 4, mean).relu())
 
 
 def test_the_local_norm_is_that_of_caffe() -> None:
