@@ -100,10 +100,12 @@ def test_a_split_that_leaves_nothing_is_refused(options: dict[str, Any], said: s
 
 
 def test_a_fifth_is_held_out_where_there_is_no_test() -> None:
-    train, test, note = hold_out(numbered(50))
+    train, test, note = hold_out(numbered(50), "mine")
     assert (len(train), len(test)) == (40, 10)
     assert not rows(train) & rows(test)
     assert "10 of 50" in note
+    with pytest.raises(DataError, match="'mine' has no test images, and 3 of 3 classes"):
+        hold_out(numbered(3), "mine")
 
 
 def test_the_digits_are_all_there_and_their_test_images_are_fixed() -> None:

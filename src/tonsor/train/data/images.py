@@ -44,6 +44,7 @@ def folder(place: Path, *, strict: bool = False, size: int | None = None) -> Dat
     pixels = None
     if keep:
         pixels, files = _pixels(tree, files, shape, wrong)
+    _check_left(place, files, layout.classes, wrong)
     if wrong:
         told = a_few(f"'{name}' ({why})" for name, why in wrong.items())
         if strict:
@@ -53,7 +54,6 @@ def folder(place: Path, *, strict: bool = False, size: int | None = None) -> Dat
         warnings.warn(f"'{place}': {notes[-1]}", UserWarning, stacklevel=3)
     if layout.others:
         notes.append(f"{layout.others} files are no images by their names")
-    _check_left(place, files, layout.classes)
     number = {name: index for index, name in enumerate(layout.classes)}
     labels = torch.tensor([number[file.label] for file in files])
     names = tuple(file.name for file in files)
@@ -77,7 +77,7 @@ def _data(place: Path, parts: dict[str, Subset], notes: list[str]) -> Data:
         test, validation = validation, None
         notes.append("there is no 'test', so 'val' is what is tested on")
     if test is None:
-        train, test, note = hold_out(train)
+        train, test, note = hold_out(train, str(place))
         notes.append(note)
     mean, std = statistics(train, 10_000 if train.in_memory else 1_000)
     return Data(
@@ -157,8 +157,13 @@ def _shape(
     return (channels, height, width), notes
 
 
-def _check_left(place: Path, files: list[File], classes: tuple[str, ...]) -> None:
+def _check_left(
+    place: Path, files: list[File], classes: tuple[str, ...], wrong: dict[str, str]
+) -> None:
     left = {file.label for file in files if file.part == "train"}
     if gone := [name for name in classes if name not in left]:
-        message = f"'{place}': no training image can be read of the classes {some(gone)}"
+        message = (
+            f"'{place}': no training image can be read of the classes {some(gone)}; "
+            f"left out were {some(wrong)}"
+        )
         raise DataError(message)

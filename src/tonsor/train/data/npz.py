@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,7 +22,12 @@ NAMES = {
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
     "all": (("images", "labels"), ("x", "y"), ("data", "target")),
 }
-DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, SyntaxError)
+# What numpy, and the readers of zip and of array headers below it, raise on malformed input.
+DAMAGED = (
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RuntimeError, MemoryError, SyntaxError, struct.error, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def npz(path: Path, *, strict: bool = False) -> Data:
@@ -34,9 +41,10 @@ def npz(path: Path, *, strict: bool = False) -> Data:
         message = f"'{path}' is missing; expected is a file that numpy.savez has written"
         raise DataError(message)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, since numpy leaves a file open that it can't make sense of.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             held = {key: arrays[key] for key in arrays.files}
-    except (*DAMAGED, TypeError, AttributeError, MemoryError) as error:
+    except DAMAGED as error:
         message = f"'{path}' can't be read as plain arrays of numbers or text: {error}"
         raise DataError(message) from error
     parts = {part: found for part, names in NAMES.items() if (found := _part(held, names))}
@@ -60,7 +68,7 @@ def npz(path: Path, *, strict: bool = False) -> Data:
         message = f"'{path}' has images of {[(p, s.shape) for p, s in sources.items()]}"
         raise DataError(message)
     if test is None:
-        train, test, note = hold_out(train)
+        train, test, note = hold_out(train, str(path))
         notes.append(note)
     if unseen and strict:
         message = f"'{path}': {notes[0]}"

@@ -76,8 +76,15 @@ def split(
     )
 
 
-def hold_out(source: Source) -> tuple[Subset, Subset, str]:
+def hold_out(source: Source, place: str) -> tuple[Subset, Subset, str]:
     """Keep a fifth for testing where a set brings no test images, always the same; with a note."""
+    sizes = torch.bincount(source.labels)
+    if alone := int((sizes == 1).sum()):
+        message = (
+            f"'{place}' has no test images, and {alone} of {len(source.classes)} classes have "
+            f"but one image, of which none can be kept for testing"
+        )
+        raise DataError(message)
     count = round(len(source) / 5)
     test = stratified(source.labels, count, 0)
     rest = _without(torch.arange(len(source)), test)
