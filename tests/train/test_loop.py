@@ -22,7 +22,16 @@ from tonsor.errors import (
     StoppedError,
     TrainError,
 )
-from tonsor.train import Batches, Method, Recipe, evaluate, fit, read_recipe
+from tonsor.train import (
+    Batches,
+    Method,
+    Recipe,
+    evaluate,
+    fit,
+    open_data,
+    read_recipe,
+    split,
+)  # fmt: skip
 from tonsor.train.checkpoint import checkpoints
 from tonsor.train.optimizer import make_optimizer, set_rate
 from tonsor.train.rng import seeded
@@ -129,7 +138,7 @@ class Slim(Method):
         self.steps = 0
 
     def penalty(self, model: nn.Module) -> Tensor:
-        return self.strength * sum(n.weight.abs().sum() for n in self.norms)
+        return self.strength * torch.stack([n.weight.abs().sum() for n in self.norms]).sum()
 
     def before_step(self, step: int) -> None:
         for norm, alive in zip(self.norms, self.alive, strict=True):
@@ -141,7 +150,7 @@ class Slim(Method):
         self.steps += 1
         for norm, alive in zip(self.norms, self.alive, strict=True):
             alive &= norm.weight.abs() > self.small
-            norm.weight *= alive
+            norm.weight.mul_(alive)
 
     def state_dict(self) -> dict[str, Any]:
         return {"alive": self.alive, "steps": self.steps}
@@ -160,7 +169,7 @@ def test_a_method_works_the_same_in_the_loop_and_without_it(tmp_path: Path) -> N
     assert same(ours, theirs)
     assert method.steps == other.steps == 21
     assert 0 < int(method.alive[0].sum()) < 8
-    assert torch.equal(ours.norm.weight != 0, method.alive[0])
+    assert torch.equal(torch.ne(next(ours.norm.parameters()), 0), method.alive[0])
     assert not same(ours, without)
 
 
@@ -277,8 +286,8 @@ def test_patience_ends_a_run_that_stands_still(tmp_path: Path) -> None:
 
 
 def test_the_last_weights_can_be_chosen(tmp_path: Path) -> None:
-    result = train(net(), tmp_path, PLAIN)
-    assert result.best_epoch == 3
+    result = train(net(norm=False), tmp_path, PLAIN.but(epochs=4, lr=1e-12))
+    assert (result.best_epoch, result.chosen_epoch) == (1, 4)
 
 
 def test_a_plan_makes_a_slim_file(tmp_path: Path) -> None:
@@ -437,3 +446,19 @@ def test_a_single_image_that_is_left_over_is_left_out(tmp_path: Path) -> None:
     model = Flat(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
     result = fit(model, digits(65), PLAIN.but(epochs=1), folder=tmp_path, **QUIET)
     assert len(result.losses) == 2
+
+
+def test_without_a_validation_split_the_last_weights_are_taken(tmp_path: Path) -> None:
+    splits = split(open_data("digits"), validation=0, limit=100)
+    result = fit(net(), splits, SHORT.but(patience=1), folder=tmp_path, **QUIET)
+    assert result.chosen_epoch == 3
+    assert any("no validation split" in note for note in result.notes)
+    assert json.loads((tmp_path / "result.json").read_text())["best"]["loss"] is None
+
+
+def test_a_launcher_that_accumulates_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(TrainError, match=r"say recipe\.accumulate instead"):
+        train(net(), tmp_path)

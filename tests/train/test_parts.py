@@ -92,7 +92,7 @@ def test_a_moving_average_is_what_its_formula_says() -> None:
 def test_calibration_gives_the_statistics_of_the_data_and_nothing_else() -> None:
     model = net()
     before = copy.deepcopy(model.state_dict())
-    model.norm.running_mean.fill_(9.0)  # stale
+    model.norm.get_buffer("running_mean").fill_(9.0)  # stale
     x, _ = next(batches(200).epoch(0))
     assert calibrate(model, batches(50), 4) == 4
     with torch.no_grad():

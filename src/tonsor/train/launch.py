@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from tonsor.errors import TrainError
@@ -34,6 +35,13 @@ def launched(recipe: Recipe, device: str | None) -> Iterator[Accelerator]:
         if device is not None and where.type != device.partition(":")[0]:
             message = f"device='{device}' was asked for, but accelerate has set up '{where}'"
             raise TrainError(message)
+        if accelerator.gradient_accumulation_steps != 1:
+            message = (
+                f"accelerate was told gradient_accumulation_steps="
+                f"{accelerator.gradient_accumulation_steps}; say recipe.accumulate instead, which "
+                "keeps the size of the batch"
+            )
+            raise TrainError(message)
         if recipe.precision == "fp16" and where.type == "cpu":
             message = "precision='fp16' needs an accelerator; on the CPU use 'bf16' or 'no'"
             raise TrainError(message)
@@ -54,3 +62,10 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for name in _LEFT_BEHIND:
             model.__dict__.pop(name, None)
         model.__dict__.update(before)
+
+
+def share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give all processes the buffers of the first, such as the statistics of its BatchNorms."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)

@@ -19,7 +19,7 @@ from tonsor.train.data import Splits
 from tonsor.train.ema import Ema
 from tonsor.train.evaluate import Evaluation, evaluate, modes_kept
 from tonsor.train.identity import identity
-from tonsor.train.launch import launched, unchanged
+from tonsor.train.launch import launched, share_buffers, unchanged
 from tonsor.train.log import Log
 from tonsor.train.method import Method, NoMethod
 from tonsor.train.optimizer import make_optimizer, set_rate
@@ -112,6 +112,8 @@ def fit(
             speak=first, quiet=quiet, board=board,
         )  # fmt: skip
         stack.enter_context(log)
+        if not len(splits.validation):
+            notes.append("there is no validation split, so the last weights are taken")
         for note in notes:
             log.note(note)
         stop = stack.enter_context(Stop())
@@ -119,7 +121,7 @@ def fit(
         def save() -> None:
             """Write a checkpoint, unless the weights are not worth one."""
             tree = state.snapshot()
-            if not all(t.isfinite().all() for t in model.parameters()):
+            if not all(t.isfinite().all() for t in tree["model"].values() if isinstance(t, Tensor)):
                 raise _diverged(progress.step, folder, "a weight is")
             if first:
                 save_checkpoint(folder, progress.step, {"identity": who, **tree})
@@ -167,6 +169,7 @@ def fit(
                     calibrate(model, plain, recipe.recalibrate)
                     if ema is not None:
                         ema.keep(model)
+                share_buffers(model, accelerator)
                 found = evaluate(model, validation, add_up=_adder(accelerator))
                 row = _row(progress.epoch + 1, progress.step, found)
                 row["train_loss"] = math.fsum(progress.losses[-steps:]) / steps
@@ -194,7 +197,8 @@ def fit(
         result = Result(
             folder=folder,
             best=judged(best),
-            best_epoch=progress.chosen["epoch"],
+            best_epoch=best["epoch"],
+            chosen_epoch=progress.chosen["epoch"],
             last=judged(progress.history[-1]),
             final=final,
             history=tuple(progress.history),

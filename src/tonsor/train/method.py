@@ -24,7 +24,11 @@ class Method(Protocol):
     """A method of pruning that works while a model trains.
 
     Write a class that derives from this and define what you need; the rest does nothing. What a
-    method adds to the model, it adds when it is made, before there is an optimizer.
+    method adds to the model, it adds when it is made, before there is an optimizer. `step` counts
+    from 0. Where several processes train, each has a method, and all have to decide the same: draw
+    from a generator of your own with one seed. `finish` finds the chosen weights in the model, and
+    the method in the state it had with them; a method that prunes bit by bit wants
+    `Recipe(choose="last")`.
     """
 
     def penalty(self, model: nn.Module) -> Tensor | None:

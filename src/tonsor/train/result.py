@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Result:
     folder: Path
     best: Evaluation
     best_epoch: int
+    chosen_epoch: int
     last: Evaluation
     final: Evaluation
     history: tuple[dict[str, Any], ...]
@@ -39,7 +41,7 @@ class Result:
 
     def __str__(self) -> str:
         return (
-            f"test {self.final}, with the weights of epoch {self.best_epoch} of "
+            f"test {self.final}, with the weights of epoch {self.chosen_epoch} of "
             f"{len(self.history)}, in '{self.folder}'"
         )
 
@@ -61,11 +63,21 @@ def write_result(result: Result, model: nn.Module, given: Plan | None) -> None:
         "accuracy": result.final.accuracy,
         "standard_error": result.final.standard_error,
         "best_epoch": result.best_epoch,
+        "chosen_epoch": result.chosen_epoch,
         "history": list(result.history),
         "notes": list(result.notes),
     }
     with plan_json.replacing(result.folder / "result.json") as part:
-        part.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps(_finite(data), indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _finite(data: Any) -> Any:
+    """Return the same data with null for what is no number, which JSON does not know."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _write_weights(path: Path, model: nn.Module) -> None:
