@@ -118,3 +118,8 @@ def test_two_processes_are_killed_and_go_on(tmp_path: Path) -> None:
     assert kill_again_and_again(TWO, 2, broken, *options)
     to_the_end(TWO, broken, "--resume", *options)
     assert_equal(whole, broken)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_is_taken_down_whole_and_put_back() -> None:
+    to_the_end([*TWO[:-1], "tests.train.sharded"])

@@ -206,8 +206,9 @@ def fit(
             notes=tuple(log.notes),
             plan=method.finish(),
         )
-    if first:
-        write_result(result, model, plan)
+        if first:
+            write_result(result, model, plan)
+        accelerator.wait_for_everyone()  # none goes away while another still listens to it
     return result
 
 
