@@ -182,10 +182,10 @@ def steps(draw: st.DrawFn, kind: Kind, depth: int = 1) -> Step:
 
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
-    """A network of two to eight layers, some of which hold others."""
+    """A network of two to eight layers (five, in haste), some of which hold others."""
     kind: Kind = draw(st.sampled_from(("image", "tokens")))
     first = "Conv" if kind == "image" else "Mix"
-    layers = draw(st.lists(steps(kind), min_size=1, max_size=7))
+    layers = draw(st.lists(steps(kind), min_size=1, max_size=7 if thorough() else 4))
     stem = Step(first, width=draw(st.sampled_from((4, 6, 8))))
     return Network(
         kind,
@@ -199,7 +199,11 @@ def networks(draw: st.DrawFn) -> Network:
     )
 
 
+def thorough() -> bool:
+    """Whether new examples are looked for, rather than the same ones tried once more."""
+    return hypothesis.settings().max_examples > 100
+
+
 def examples(number: int) -> hypothesis.settings:
     """So many examples, which take long; twenty times as many where new ones are looked for."""
-    usual = hypothesis.settings().max_examples
-    return hypothesis.settings(max_examples=number if usual <= 100 else 20 * number)
+    return hypothesis.settings(max_examples=20 * number if thorough() else number)
