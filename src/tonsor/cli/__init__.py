@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from tonsor._version import __version__
-from tonsor.cli.options import Explain, Inspect, Prune, parse
-from tonsor.errors import TonsorError
+from tonsor.cli.options import parse
+from tonsor.errors import StoppedError, TonsorError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except StoppedError as error:
+        complain(error)  # which says where the checkpoint is, and how to go on
+        return 130
     except (TonsorError, OSError) as error:
-        if isinstance(command, (Inspect, Explain, Prune)) and command.source.traceback:
+        about = getattr(command, "source", None) or getattr(command, "network", None)
+        if about is not None and about.traceback:
             raise
         complain(error)
         return 2

@@ -29,7 +29,7 @@ from tonsor.plans import Plan
 from tonsor.zoo.loading import fill as fill_zoo
 from tonsor.zoo.registry import input_shape, maker, names
 
-_ZOO = "zoo"  # what stands before the colon for models that tonsor brings
+ZOO_PLACE = "zoo"  # what stands before the colon for models that tonsor brings
 _NAME = re.compile(r"([A-Za-z_]\w*)=")
 _FORM = (
     "write sizes with commas, such as 1,3,224,224; with a name, a type and a range where they "
@@ -46,7 +46,7 @@ def find(spec: str) -> Any:
     if not place or not name:
         message = f"'{spec}' does not say which model: write package.module:name or file.py:name."
         raise SelectionError(message + _offers(spec))
-    if place == _ZOO:
+    if place == ZOO_PLACE:
         return maker(name)
     found: Any = _import(place)
     for i, step in enumerate(name.split(".")):
@@ -99,7 +99,7 @@ def fill(model: nn.Module, path: str, spec: str = "") -> tuple[nn.Module, Plan |
         if _is_slim(path):
             return load(path, model), read_plan(path)
         place, _, name = spec.partition(":")
-        if place == _ZOO:
+        if place == ZOO_PLACE:
             fill_zoo(model, name, path)
             return model, None
         load_model(model, path)
@@ -201,7 +201,7 @@ def _offers(spec: str) -> str:
     if spec.endswith(".py") and Path(spec).is_file():
         return f" {spec}: {_offered(_import(spec))}."
     if spec in names():
-        return f" Perhaps {_ZOO}:{spec}?"
+        return f" Perhaps {ZOO_PLACE}:{spec}?"
     head, _, tail = spec.rpartition(".")
     return f" Perhaps {head}:{tail}?" if head and not spec.endswith(".py") else ""
 
@@ -235,7 +235,7 @@ def zoo_inputs(spec: str, arguments: str) -> list[str]:
     (['1,3,224,224'], [])
     """
     place, _, name = spec.partition(":")
-    if place != _ZOO:
+    if place != ZOO_PLACE:
         return []
     shape = input_shape(name, **_keywords(arguments))
     return [",".join(map(str, (1, *shape)))]

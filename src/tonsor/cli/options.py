@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
+from tonsor.cli.learn_options import Eval, Finetune, Train
+
 Repeated = UseAppendAction[tuple[str, ...]]
 Model = Annotated[Positional[str], arg(metavar="MODEL")]
 
@@ -101,12 +103,12 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class List:
-    """Show what there is to choose from: models of the zoo, criteria, operators, ways of counting.
+    """Show what there is to choose from: models of the zoo, criteria, recipes, and more.
 
     $ tonsor list criteria
     """
 
-    what: Positional[Literal["models", "criteria", "rules", "conventions"]]
+    what: Positional[Literal["models", "criteria", "recipes", "rules", "conventions"]]
     """Which of them"""
     json: bool = False
     """Print JSON"""
@@ -125,7 +127,9 @@ class Doctor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
-    """Prune a small network, show each step, and leave the results in a folder.
+    """Train a small network on digits, prune it in several ways, and write a page about it.
+
+    It takes about a minute.
 
     $ tonsor demo
     """
@@ -134,8 +138,9 @@ class Demo:
     """Where the results go"""
 
 
-Command = Inspect | Explain | Prune | List | Doctor | Demo
-COMMANDS = {kind.__name__.lower(): kind for kind in (Inspect, Explain, Prune, List, Doctor, Demo)}
+Command = Demo | Inspect | Explain | Prune | Train | Finetune | Eval | List | Doctor
+_KINDS = (Demo, Inspect, Explain, Prune, Train, Finetune, Eval, List, Doctor)
+COMMANDS = {kind.__name__.lower(): kind for kind in _KINDS}
 
 _DESCRIPTION = """Structured pruning for any PyTorch model: smaller, faster, and proven right.
 

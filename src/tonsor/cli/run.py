@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tonsor import demo
 from tonsor._version import __version__
 from tonsor.anatomy import Anatomy, inspect
 from tonsor.api import Report, prune
 from tonsor.artifact import save
 from tonsor.axes.registry import RULES
+from tonsor.cli.learn_options import Eval, Finetune, Train
 from tonsor.cli.model import build, fill, find, read_inputs, zoo_inputs
 from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List, Prune, Source
 from tonsor.cli.show import console, show, show_json, show_table, step
@@ -47,7 +47,13 @@ def run(command: Command) -> int:
             return _list(command)
         case Doctor():
             return _doctor(command)
+        case Train() | Finetune() | Eval():
+            from tonsor.cli.learn import learn  # brings accelerate, which the others don't need
+
+            return learn(command)
         case Demo():
+            from tonsor import demo
+
             demo.run(command.out, console())
             return 0
 
@@ -216,6 +222,10 @@ def _list(command: List) -> int:
 def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     if what == "models":
         return ("name", "what it is"), [(n, e.about) for n, e in ZOO.items()]
+    if what == "recipes":
+        from tonsor.train.recipes import RECIPES, about
+
+        return ("name", "what it is for"), [(n, about(n).split("\n")[0]) for n in RECIPES]
     if what == "criteria":
         return ("name", "what it measures"), [(c.name, c.summary) for c in CRITERIA.values()]
     if what == "conventions":

@@ -33,6 +33,7 @@ Observe = Callable[[Op, list[Tensor | None]], None]
 
 _TORCH = os.path.dirname(torch.__file__)  # noqa: PTH120  compared with code.co_filename as text
 _TONSOR = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
+_ZOO = os.path.join(_TONSOR, "zoo", "")  # noqa: PTH118
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -231,8 +232,8 @@ def bind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, 
 
 @lru_cache(maxsize=65536)
 def _is_foreign(filename: str) -> bool:
-    """Whether a file is torch's, ours or not a file at all."""
-    return filename.startswith((_TORCH, _TONSOR, "<"))
+    """Whether a file is torch's, ours or not a file at all; the zoo is like a user's code."""
+    return filename.startswith((_TORCH, _TONSOR, "<")) and not filename.startswith(_ZOO)
 
 
 def _source() -> Source | None:

@@ -7,6 +7,7 @@ error has no bar, and lines only connect what was asked for in the same way.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,6 @@ def _canvas(width: float, height: float) -> Iterator[tuple[Any, Any]]:
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
             svg = text.getvalue()
-            return svg[svg.index("<svg") :]
+            return re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
 
         yield axes, save

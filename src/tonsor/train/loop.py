@@ -264,6 +264,6 @@ def _diverged(step: int, folder: Path, what: str) -> DivergedError:
 def _stopped(step: int, folder: Path) -> StoppedError:
     message = (
         f"stopped after step {step}, with a checkpoint in '{folder}'; "
-        "go on with the same call and resume=True"
+        "go on with the same call and resume=True (--resume)"
     )
     return StoppedError(message)

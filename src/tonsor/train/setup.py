@@ -47,8 +47,8 @@ def opened(
             raise CheckpointError(message) from error
         if not resume and checkpoints(folder):
             message = (
-                f"'{folder}' holds a run already; go on with it by resume=True, or choose another "
-                "folder"
+                f"'{folder}' holds a run already; go on with it by resume=True (--resume), or "
+                "choose another folder"
             )
             raise CheckpointError(message)
         saved = load_checkpoint(folder, notes.append) if resume else None
