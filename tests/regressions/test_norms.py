@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cutting import cut, verdicts
@@ -81,3 +82,28 @@ def test_a_group_norm_loses_whole_groups_or_the_same_from_each() -> None:
     assert torch.equal(made.slim.norm.weight, model.norm.weight[kept])
     assert kept.unique().numel() == 12
     assert len({i // 10 for i in kept.tolist()}) == 2
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose filters are standardised by a batch norm over the weight itself."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self.gain = nn.Parameter(torch.rand(outputs) + 0.5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        even = F.batch_norm(flat, None, None, weight=self.gain, training=True, momentum=0.0)
+        return F.conv2d(input, even.reshape_as(self.weight), self.bias, padding=1)
+
+
+def test_filters_standardised_over_fewer_inputs_are_proven_and_said_to_differ() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Standardised(3, 12), nn.ReLU(), Standardised(12, 8), nn.ReLU(),
+                          nn.Conv2d(8, 2, 1)).eval()  # fmt: skip
+    made = cut(model, torch.randn(2, 3, 6, 6), ratios={"0": 0.5, "2": 0.5}, floor=1)
+    assert len(made.kept("0.weight[0]")) == 6
+    assert len(made.kept("2.weight[0]")) == 4
+    group = made.anatomy.by_name["0.weight[0]"]
+    assert any("batch_norm" in what for what in group.approximate)
+    assert not made.anatomy.by_name["2.weight[0]"].approximate

@@ -14,12 +14,15 @@ from tonsor.types import Op
     "aten._batch_norm_impl_index", "aten.instance_norm", "aten._batch_norm_no_update",
 )  # fmt: skip
 def batch_norm(s: Solver, op: Op) -> list[Axes | None]:
-    """Each channel by itself."""
+    """Each channel by itself; statistics taken from what comes in run over all other axes."""
     x = s.of(op["input"])
     channels = x[1] if len(x) > 1 else x[0]
     for name in ("weight", "bias", "running_mean", "running_var"):
         for node in s.of(op[name]) if op.get(name) is not None else []:
             s.unify(channels, node)
+    if op.get("training") or op.get("use_input_stats"):
+        others = x[2:] if op.get("use_input_stats") else [*x[:1], *x[2:]]
+        s.mix(others, op.name.removeprefix("aten."), approximate=True)
     return [x]
 
 
