@@ -197,3 +197,15 @@ def test_a_start_outside_of_the_epoch_is_refused_at_once(start: int) -> None:
 def test_an_empty_source_has_no_steps() -> None:
     empty = Subset(numbered(3), torch.zeros(0, dtype=torch.int64))
     assert list(Batches(empty, size=4, shuffle=True, seed=0, **PLAIN).epoch(0)) == []
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_all_work_is_on_the_device(channels_last: bool) -> None:
+    # Tensors without values refuse to be mixed with those of the CPU, as those of a GPU would.
+    batches = Batches(
+        numbered(5, (3, 8, 8)), size=2, mean=(0.5,) * 3, std=(0.5,) * 3, shuffle=True, seed=0,
+        augment=Augment(2), device="meta", channels_last=channels_last,
+    )  # fmt: skip
+    for images, labels in batches.epoch(0):
+        assert images.device.type == labels.device.type == "meta"
+        assert images.shape[1:] == (3, 8, 8)

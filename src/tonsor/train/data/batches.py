@@ -155,4 +155,4 @@ def _moved(source: Source, device: torch.device) -> Source:
     if device.type == "cpu" or not source.in_memory:
         return source
     images = source.take(torch.arange(len(source))).to(device)
-    return Memory(images, source.labels.to(device), source.classes)
+    return Memory(images, source.labels, source.classes)
