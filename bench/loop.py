@@ -3,7 +3,7 @@
 Both train the same ResNet-20 with the same optimizer on the same images, in turns, on the CPU:
 
     python bench/loop.py
-    python bench/loop.py --batch 128 --steps 8 --rounds 9 --threads 1
+    python bench/loop.py --batch 128 --rounds 100 --threads 2
 
 *bare* is forward, backward, step and zero_grad on one batch that lies ready, *loop* is all of
 `fit`: shuffling, augmenting, the schedule, the losses, progress and a checkpoint while it goes.
@@ -71,8 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The loop beside the bare step.")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4, help="steps of one turn")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=1, help="steps of one turn")
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -95,7 +95,7 @@ def main() -> None:
     turns = Turns(bare, args.steps)
     with tempfile.TemporaryDirectory() as folder:
         fit(zoo.build(args.model), splits, recipe, folder=folder, method=turns, device="cpu",
-            save_every=args.steps * 4 + 1, quiet=True)  # fmt: skip
+            save_every=20, quiet=True)  # fmt: skip
 
     print(f"{args.model}, batch {args.batch}, {args.threads} thread(s), torch {torch.__version__}")
     print(f"{'':6}{'steps':>7}{'CPU ms/step':>13}{'images/s':>10}{'ratio':>8}{'wall ratio':>12}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -13,10 +14,12 @@ from tonsor.train import Recipe, fit
 
 def run(folder: str | Path, *, plain: bool, resume: bool, epochs: int, save_every: int) -> None:
     """Train with almost all that a recipe can ask for, and write the losses beside the run."""
+    # With several processes, what each has gathered for BatchNorm has to be made one.
+    recalibrate = 0 if plain or "RANK" in os.environ else 2
     model = net(norm=not plain, dropout=0.0 if plain else 0.1)
     recipe = Recipe(
         epochs=epochs, batch=32, lr=0.05, nesterov=True, schedule="cosine", warmup=1, ema=0.9,
-        label_smoothing=0.1, distill=0.5, recalibrate=0 if plain else 2, accumulate=3,
+        label_smoothing=0.1, distill=0.5, recalibrate=recalibrate, accumulate=3,
         choose="last",
     )  # fmt: skip
     result = fit(

@@ -129,21 +129,25 @@ def test_the_loop_is_the_plain_one(tmp_path: Path) -> None:
 
 
 class Slim(Method):
-    """L1 on the scales of BatchNorm (Liu et al., 2017), which are zeroed once they are small."""
+    """L1 on the scales of BatchNorm (Liu et al., 2017), growing; small ones are zeroed for good."""
 
-    def __init__(self, model: nn.Module, strength: float = 0.02, small: float = 0.65) -> None:
+    def __init__(self, model: nn.Module, strength: float = 0.02, small: float = 0.5) -> None:
         self.norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         self.strength, self.small = strength, small
         self.alive = [torch.ones_like(n.weight, dtype=torch.bool) for n in self.norms]
         self.steps = 0
 
-    def penalty(self, model: nn.Module) -> Tensor:
-        return self.strength * torch.stack([n.weight.abs().sum() for n in self.norms]).sum()
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        if not self.norms:
+            return None
+        grown = self.strength * (1 + self.steps / 10)
+        return grown * torch.stack([n.weight.abs().sum() for n in self.norms]).sum()
 
     def before_step(self, step: int) -> None:
         for norm, alive in zip(self.norms, self.alive, strict=True):
             assert norm.weight.grad is not None
             norm.weight.grad *= alive
+            norm.bias.grad = None  # the offsets stay
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -169,8 +173,9 @@ def test_a_method_works_the_same_in_the_loop_and_without_it(tmp_path: Path) -> N
     assert same(ours, theirs)
     assert method.steps == other.steps == 21
     assert 0 < int(method.alive[0].sum()) < 8
-    assert torch.equal(torch.ne(next(ours.norm.parameters()), 0), method.alive[0])
+    assert torch.equal(torch.ne(ours.get_parameter("norm.weight"), 0), method.alive[0])
     assert not same(ours, without)
+    assert not ours.get_parameter("norm.bias").any()
 
 
 def test_a_method_goes_on_after_a_stop(tmp_path: Path) -> None:
@@ -182,6 +187,14 @@ def test_a_method_goes_on_after_a_stop(tmp_path: Path) -> None:
     method = Interrupting(Slim(broken), -1)
     train(broken, tmp_path / "b", method=method, resume=True)
     assert same(whole, broken)
+
+
+def test_a_method_ends_in_the_state_of_the_chosen_epoch(tmp_path: Path) -> None:
+    model = net(norm=False)
+    method = Slim(model)
+    recipe = Recipe(epochs=3, batch=32, lr=1e-12)  # so the first epoch stays the best
+    assert train(model, tmp_path, recipe, method=method).chosen_epoch == 1
+    assert method.steps == 7
 
 
 class Interrupting(Method):

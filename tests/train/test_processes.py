@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -17,6 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.run import run
+from tests.train.small import digits, net
+from tonsor.train import Batches, evaluate
 from tonsor.train.checkpoint import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +121,11 @@ def test_two_processes_are_killed_and_go_on(tmp_path: Path) -> None:
     assert kill_again_and_again(TWO, 2, broken, *options)
     to_the_end(TWO, broken, "--resume", *options)
     assert_equal(whole, broken)
+    model, splits = net(), digits()
+    model.load_state_dict(weights(whole))
+    batches = Batches(splits.test, size=64, mean=splits.mean, std=splits.std, shuffle=False, seed=0)
+    said = json.loads((whole / "result.json").read_text())["final"]
+    assert evaluate(model, batches).loss == pytest.approx(said["loss"], rel=1e-5)  # both judged it
 
 
 @pytest.mark.slow
