@@ -65,13 +65,13 @@ class Log:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Tell of a whole epoch."""
+        judged = f"validation {100 * row['accuracy']:.2f} %   " if row["total"] else ""
         if self._bar:
             self._bar.console.print(
-                f"epoch {row['epoch']:>4}   loss {row['train_loss']:.4f}   "
-                f"validation {100 * row['accuracy']:.2f} %   "
+                f"epoch {row['epoch']:>4}   loss {row['train_loss']:.4f}   {judged}"
                 f"{row['images_per_second']:.0f} images/s"
             )
-        if self._writer:
+        if self._writer and judged:
             self._writer.add_scalar("validation/accuracy", row["accuracy"], row["step"])
             self._writer.add_scalar("validation/loss", row["loss"], row["step"])
 
