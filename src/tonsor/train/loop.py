@@ -58,7 +58,8 @@ def fit(
     >>> from tonsor.train import Recipe, fit, open_data, split
     >>> splits = split(open_data("digits"), limit=256)
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    >>> result = fit(net, splits, Recipe(epochs=3), folder=mkdtemp(), board=False, quiet=True)
+    >>> short = Recipe(epochs=10, batch=32)
+    >>> result = fit(net, splits, short, folder=mkdtemp(), board=False, quiet=True)
     >>> result.final.accuracy > 0.5
     True
 
