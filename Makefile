@@ -15,12 +15,12 @@ endef
 .PHONY: help demo test lint format slow zoo bench lock clean
 
 help:
-	@echo 'make demo    install, then prune a small model and print what it gained'
+	@echo 'make demo    install, then train, prune and tune a small network; takes a minute'
 	@echo 'make test    install the developer tools, then run the tests'
 	@echo 'make lint    check format, rules and types'
 	@echo 'make format  format the code and fix what can be fixed by itself'
 	@echo 'make slow    run the slow tests'
-	@echo 'make zoo     trace and prune one model of every timm family (own environment)'
+	@echo 'make zoo     prune a hundred models of torchvision and timm (own environment)'
 	@echo 'make bench   measure the engine against other tools (own environment)'
 	@echo 'make lock    make constraints.txt anew'
 	@echo 'make clean   remove what the other commands made'
