@@ -53,10 +53,10 @@ def choose(lanes: Sequence[Lane], meter: Meter, limit: float, fixed: Mapping[str
         else:
             low = middle + 1
     steps, cost = steps_at(low), cost_of(steps_at(low))
-    if cost < limit * (1 - TOLERANCE) and low > 0:
+    near = asked * (1 - TOLERANCE)
+    if cost < near and low > 0:
         steps, cost = _closer(lanes, order, low, limit, cost_of, (steps, cost))
-    met = limit * (1 - TOLERANCE) <= cost <= limit
-    return Choice(tuple(int(s) for s in steps), cost, asked, met)
+    return Choice(tuple(int(s) for s in steps), cost, asked, near <= cost <= limit)
 
 
 def _closer(
