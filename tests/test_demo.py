@@ -11,9 +11,8 @@ import torch
 from rich.console import Console
 
 import tonsor
-from tonsor import zoo
 from tonsor.demo import Settings, run
-from tonsor.demo.story import MODEL, Outcome, lines
+from tonsor.demo.story import Outcome, lines, network
 
 BRIEF = Settings(epochs=1, tune_epochs=1, shares=(0.5,), criteria=("l1", "random"), rounds=2)
 Shown = tuple[Path, str, Outcome]
@@ -80,8 +79,7 @@ def test_the_page_has_the_table_both_charts_and_the_way_on(shown: Shown) -> None
 def test_a_slim_network_can_be_loaded_and_a_second_demo_begins_anew(shown: Shown) -> None:
     folder, _, outcome = shown
     row = outcome.rows[0]
-    original = zoo.build(MODEL, classes=10, channels=1, shortcut="B")
-    slim = tonsor.load(folder / "networks" / row.name / "slim.tonsor", original).eval()
+    slim = tonsor.load(folder / "networks" / row.name / "slim.tonsor", network()).eval()
     x = torch.randn(2, 1, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(slim(x), outcome.models[row.name].eval()(x), rtol=0, atol=0)

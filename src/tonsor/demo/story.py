@@ -24,6 +24,7 @@ from tonsor.train.loop import fit
 from tonsor.train.recipe import Recipe
 
 MODEL = "resnet20"
+WIDTH = 1.5
 EXPLAINED = "layer2.0.conv2"
 LATENCY_BATCH = 64
 CALIBRATE = 10
@@ -86,11 +87,16 @@ class Outcome:
             "differences of less than two of them mean little.",
             f"Each layer loses the same share of its channels. After the cut, batch norm takes its "
             f"statistics anew from {CALIBRATE} batches; nothing else is learned before `cut, %`.",
-            f"{MODEL} was trained for {settings.epochs} epochs, each cut network for "
-            f"{settings.tune_epochs} more; seed {settings.seed}; one run each.",
+            f"{MODEL}, {WIDTH} times as wide, was trained for {settings.epochs} epochs, each cut "
+            f"network for {settings.tune_epochs} more; seed {settings.seed}; one run each.",
             f"Latency: {self.latency.conditions}; torch {torch.__version__}.",
             "MACs are multiply-accumulates of convolutions and linear layers for one image.",
         )
+
+
+def network(classes: int = 10, channels: int = 1) -> nn.Module:
+    """Make the network of the demo, with random weights."""
+    return zoo.build(MODEL, classes=classes, width=WIDTH, channels=channels, shortcut="B")
 
 
 def tell(folder: Path, out: Console, settings: Settings) -> Outcome:
@@ -98,7 +104,7 @@ def tell(folder: Path, out: Console, settings: Settings) -> Outcome:
     started = time.perf_counter()
     splits = split(open_data("digits"), validation=0.1, seed=settings.seed)
     torch.manual_seed(settings.seed)
-    model = zoo.build(MODEL, classes=len(splits.classes), channels=splits.shape[0], shortcut="B")
+    model = network(len(splits.classes), splits.shape[0])
     _title(out, f"1. Train {MODEL} on {len(splits.train)} handwritten digits")
     networks = folder / "networks"
     shutil.rmtree(networks, ignore_errors=True)  # of an earlier demo
