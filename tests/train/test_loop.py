@@ -452,6 +452,12 @@ def test_what_does_not_go_together_is_refused(
         train(net(), tmp_path, SHORT.but(**change), **options)
 
 
+def test_a_model_of_too_few_classes_is_refused_at_its_first_batch(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+    with pytest.raises(TrainError, match="9 classes apart, the data has 10"):
+        fit(model, digits(), SHORT, folder=tmp_path, **QUIET)
+
+
 def test_a_single_image_that_is_left_over_is_left_out(tmp_path: Path) -> None:
     class Flat(nn.Sequential):
         """BatchNorm of vectors, for which one image is too few."""

@@ -56,6 +56,17 @@ def test_a_model_of_another_kind_is_refused() -> None:
         evaluate(nn.Conv2d(1, 2, 1), batches())
 
 
+def test_too_few_classes_are_refused_with_both_numbers() -> None:
+    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    with pytest.raises(TrainError, match="5 classes apart, the data has 10"):
+        evaluate(small, batches())
+
+
+def test_a_teacher_of_other_classes_is_refused() -> None:
+    with pytest.raises(TrainError, match="teacher tells 6 classes apart, the model 5"):
+        loss_of(torch.randn(4, 5), torch.arange(4), teacher=torch.randn(4, 6), weight=0.5)
+
+
 def test_distillation_is_zero_for_equals_and_pulls_towards_the_teacher() -> None:
     teacher = torch.randn(4, 5)
     student = torch.zeros(4, 5, requires_grad=True)

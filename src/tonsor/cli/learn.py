@@ -177,15 +177,16 @@ def _show(result: Result, out: Path, *, json_too: bool) -> int:
                 "test": _numbers(result.final),
                 "validation": _numbers(result.best),
                 "best_epoch": result.best_epoch,
+                "chosen_epoch": result.chosen_epoch,
                 "epochs": len(result.history),
                 "out": str(out),
             }
         )
         return 0
     rows = [
-        (f"validation, epoch {result.best_epoch} (chosen)", str(result.best)),
-        ("validation, last epoch", str(result.last)),
-        ("test, once", str(result.final)),
+        (f"validation, best: epoch {result.best_epoch}", str(result.best)),
+        (f"validation, last: epoch {len(result.history)}", str(result.last)),
+        (f"test, once: weights of epoch {result.chosen_epoch}", str(result.final)),
     ]
     show_table(("split", "accuracy ± standard error"), rows)
     for note in result.notes:

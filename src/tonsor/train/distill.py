@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from tonsor.errors import TrainError
+
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return how far the student's softened answers are from the teacher's, as a mean.
@@ -31,6 +33,12 @@ def loss_of(
     temperature: float = 4.0,
 ) -> Tensor:
     """Return the mean loss: the labels', the teacher's, or both in the ratio of `weight`."""
+    if teacher is not None and teacher.shape != logits.shape:
+        message = (
+            f"the teacher tells {teacher.shape[1]} classes apart, the model {logits.shape[1]}; "
+            "a teacher is the model before it was cut, or another with the same classes"
+        )
+        raise TrainError(message)
     hard = F.cross_entropy(logits, labels, label_smoothing=smoothing)
     if teacher is None:
         return hard

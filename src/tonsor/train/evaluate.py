@@ -64,7 +64,7 @@ def evaluate(
             if not len(labels):
                 continue
             images, labels = images.to(where), labels.to(where)
-            logits = logits_of(model(images))
+            logits = logits_of(model(images), batches.classes)
             right = (logits.argmax(1) == labels).sum()
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
             sums += torch.stack([right.float(), right.new_tensor(len(labels)).float(), loss]).cpu()
@@ -74,10 +74,16 @@ def evaluate(
     return Evaluation(round(correct), round(total), loss / total if total else math.nan)
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: Any, classes: int) -> Tensor:
     """Return the scores of the classes, also where a model wraps them as transformers do."""
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if isinstance(logits, Tensor) and logits.ndim == 2:
+        if logits.shape[1] < classes:
+            message = (
+                f"the model tells {logits.shape[1]} classes apart, the data has {classes}; "
+                f"make the model with {classes} of them"
+            )
+            raise TrainError(message)
         return logits
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
     message = (

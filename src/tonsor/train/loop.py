@@ -135,8 +135,8 @@ def fit(
                 place = progress.step - progress.epoch * steps
                 set_rate(optimizer, rate(recipe, progress.step, steps))
                 count = train.global_size(place)
-                loss = gradients(accelerator, net, model, images, labels, count, recipe, teacher,
-                                  method)  # fmt: skip
+                loss = gradients(accelerator, net, model, images, labels, count, train.classes,
+                                  recipe, teacher, method)  # fmt: skip
                 if accelerator.scaler is not None:
                     accelerator.unscale_gradients(optimizer)
                 method.before_step(progress.step)

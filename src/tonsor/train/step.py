@@ -24,6 +24,7 @@ def gradients(
     images: Tensor,
     labels: Tensor,
     count: int,
+    classes: int,
     recipe: Recipe,
     teacher: nn.Module | None,
     method: Method,
@@ -41,9 +42,9 @@ def gradients(
             answers = None
             if teacher is not None:
                 with torch.no_grad(), accelerator.autocast():
-                    answers = logits_of(teacher(x))
+                    answers = logits_of(teacher(x), classes)
             loss = loss_of(
-                logits_of(net(x)), y, smoothing=recipe.label_smoothing,
+                logits_of(net(x), classes), y, smoothing=recipe.label_smoothing,
                 teacher=answers, weight=recipe.distill, temperature=recipe.temperature,
             )  # fmt: skip
             weight = len(y) * accelerator.num_processes / count

@@ -78,6 +78,7 @@ class Batches:
         self.drop_last = drop_last
         self.channels_last = channels_last
         self.count = len(source)
+        self.classes = len(source.classes)
         self._source = _moved(source, self.device)
         self._labels = source.labels.to(self.device)
         self._normalise = Normalise(mean, std, device=self.device, dtype=dtype)
