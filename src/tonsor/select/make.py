@@ -39,9 +39,9 @@ def plan(
     `budget` is what is *kept*: `"macs=50%"`, `"params=1.2M"`, `tonsor.params(0.3)`. `by` names
     a criterion or gives scores. `rank` compares pieces over the whole model (`global`), after
     dividing by the group's mean (`normalised`), or takes the same share of each group
-    (`per_group`). `keep` lists parameters, modules or patterns never to touch (the inputs of a layer
-    are a dimension of its weight, so what it reads stays too); `ratios` maps
-    names to the fraction of a group to keep; `round_to` makes kept counts multiples; `floor`
+    (`per_group`). `keep` lists parameters, modules or patterns never to touch (what a layer
+    reads is a dimension of its weight, so that stays too); `ratios` maps names to the fraction
+    of a group to keep; `round_to` makes kept counts multiples; `floor`
     is the least that stays of a group, as a number or, below 1, as a fraction of it.
     """
     _check_options(rank, round_to, floor)
