@@ -386,8 +386,9 @@ def test_an_interrupt_is_quiet(cli: Tonsor, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.fail("the interrupt came through")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    code = "import sys; from tonsor.cli import main; sys.exit(main(['list', 'criteria', '--json']))"
+@pytest.mark.parametrize("words", [["list", "criteria", "--json"], ["--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words: list[str]) -> None:
+    code = f"import sys; from tonsor.cli import main; sys.exit(main({words}))"
     command = [sys.executable, "-c", code]
     buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with subprocess.Popen(

@@ -17,7 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         sys.stdout.write(f"tonsor {__version__}\n")
         return 0
-    command = parse(given or ["--help"])
+    try:
+        try:
+            command = parse(given or ["--help"])
+        except SystemExit:  # help was asked for, or needed
+            sys.stdout.flush()
+            raise
+    except BrokenPipeError:
+        return _enough()
     here = os.getcwd()  # noqa: PTH109  text, as the other entries of sys.path are
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -29,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = run(command)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        return _enough()
     except StoppedError as error:
         complain(error)  # which says where the checkpoint is, and how to go on
         return 130
@@ -43,3 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _enough() -> int:
+    """Whoever read the output has seen enough of it: write no more, and end as other tools do."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
