@@ -48,6 +48,7 @@ LAYERS = (
     "tonsor",
     "demo",
     "cli",
+    "__main__",
 )
 MAX_LINES = 400
 TYPES_ONLY = ("TYPE_CHECKING", "typing.TYPE_CHECKING")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def _splits(images: Images) -> Splits:
             data, validation=part if part < 1 else int(part), seed=images.split_seed,
             limit=images.limit,
         )  # fmt: skip
-    for note in data.notes:
+    for note in data.notes if _speaks() else ():
         show(f"note: {note}", "yellow")
     for name in ("mean", "std"):
         given = getattr(images, name)
@@ -171,6 +172,8 @@ def _fit(
 
 
 def _show(result: Result, out: Path, *, json_too: bool) -> int:
+    if not _speaks():
+        return 0
     if json_too:
         show_json(
             {
@@ -193,6 +196,11 @@ def _show(result: Result, out: Path, *, json_too: bool) -> int:
         show(f"note: {note}", "yellow")
     show(f"written: {out}, and run.toml and result.json beside it", "green")
     return 0
+
+
+def _speaks() -> bool:
+    """Whether this is the only process, or the first of those that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _numbers(found: Evaluation) -> dict[str, Any]:
