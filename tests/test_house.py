@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "_version",
     "errors",
+    "files",
     "types",
     "graph",
     "axes",

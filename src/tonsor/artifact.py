@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tonsor.errors import PlanError
+from tonsor.files import replacing
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.trace import unwrap
-from tonsor.plan_json import plan_from_json, plan_to_json, replacing
+from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
 from tonsor.surgery.slice import cut_tensor, replace_parameter

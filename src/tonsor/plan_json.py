@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from tonsor.errors import PlanError
+from tonsor.files import replacing
 from tonsor.graph.describe import describe, make_inputs
 from tonsor.plans import Plan
 from tonsor.surgery.ties import Tie, broken
@@ -51,22 +49,6 @@ def load_plan(path: str | Path) -> Plan:
     except PlanError as error:
         message = f"'{path}': {error}"
         raise PlanError(message) from error
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a file to write beside `path`, which takes its place when all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    try:
-        part.touch(exist_ok=False)
-        mode = part.stat().st_mode
-        yield part
-        part.chmod(mode)  # safetensors would have it readable by its owner only
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- writing

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tonsor.demo.page import page
 from tonsor.demo.story import WHOLE, Outcome, Settings, table, tell
-from tonsor.plan_json import replacing
+from tonsor.files import replacing
 from tonsor.report.page import write
 
 __all__ = ["Settings", "run"]

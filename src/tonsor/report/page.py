@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tonsor._version import __version__
-from tonsor.plan_json import replacing
+from tonsor.files import replacing
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tonsor.errors import CheckpointError
-from tonsor.plan_json import replacing
+from tonsor.files import replacing
 from tonsor.train.tree import flatten, unflatten
 
 VERSION = "1"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tonsor.errors import RecipeError
-from tonsor.plan_json import replacing
+from tonsor.files import replacing
 from tonsor.train.recipe import Recipe
 from tonsor.train.recipes import named
 

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import tonsor.plan_json as plan_json
 from tonsor.artifact import save
+from tonsor.files import replacing
+from tonsor.plan_json import save_plan
 from tonsor.plans import Plan
 from tonsor.train.evaluate import Evaluation
 from tonsor.train.tree import whole
@@ -57,7 +58,7 @@ def write_result(result: Result, model: nn.Module, given: Plan | None) -> None:
     if given is not None:
         save(result.folder / "slim.tonsor", model, given)
     if result.plan is not None:
-        plan_json.save_plan(result.folder / "plan.json", result.plan)
+        save_plan(result.folder / "plan.json", result.plan)
     data = {
         **{name: asdict(getattr(result, name)) for name in ("best", "last", "final")},
         "accuracy": result.final.accuracy,
@@ -67,7 +68,7 @@ def write_result(result: Result, model: nn.Module, given: Plan | None) -> None:
         "history": list(result.history),
         "notes": list(result.notes),
     }
-    with plan_json.replacing(result.folder / "result.json") as part:
+    with replacing(result.folder / "result.json") as part:
         part.write_text(json.dumps(_finite(data), indent=1, allow_nan=False) + "\n", "utf-8")
 
 
@@ -87,5 +88,5 @@ def _write_weights(path: Path, model: nn.Module) -> None:
         for name, tensor in model.state_dict().items()
         if isinstance(tensor, torch.Tensor)
     }
-    with plan_json.replacing(path) as part:
+    with replacing(path) as part:
         save_file(tensors, part, {"format": "pt"})
