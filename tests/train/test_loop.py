@@ -240,6 +240,19 @@ def test_a_finished_run_is_only_looked_at_again(tmp_path: Path) -> None:
     assert len(second.losses) == len(first.losses)
 
 
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    train(net(), tmp_path, SHORT.but(epochs=1))
+    threads = torch.get_num_threads()
+    again = train(net(), tmp_path, SHORT.but(epochs=1), resume=True)
+    assert not any("threads" in note for note in again.notes)
+    torch.set_num_threads(threads + 1)
+    try:
+        other = train(net(), tmp_path, SHORT.but(epochs=1), resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert any(f"{threads} threads and goes on with {threads + 1}" in n for n in other.notes)
+
+
 def test_resume_where_nothing_is_begins(tmp_path: Path) -> None:
     result = train(net(), tmp_path, resume=True)
     assert any("begins at its first step" in note for note in result.notes)

@@ -105,6 +105,11 @@ def fit(
                     f"the run was begun by {len(saved['rng'])} processes and goes on with "
                     f"{accelerator.num_processes}: the data is the same, other chance is not"
                 )
+            if saved.get("threads", torch.get_num_threads()) != torch.get_num_threads():
+                notes.append(
+                    f"the run was begun with {saved['threads']} threads and goes on with "
+                    f"{torch.get_num_threads()}: sums on the CPU may differ in their last digits"
+                )
         elif first:
             write_recipe(folder / "run.toml", recipe, about_run(model, splits, accelerator))
         steps = len(train)
@@ -125,7 +130,8 @@ def fit(
             if not all(t.isfinite().all() for t in tree["model"].values() if isinstance(t, Tensor)):
                 raise _diverged(progress.step, folder, "a weight is")
             if first:
-                save_checkpoint(folder, progress.step, {"identity": who, **tree})
+                about = {"identity": who, "threads": torch.get_num_threads()}
+                save_checkpoint(folder, progress.step, {**about, **tree})
 
         while progress.epoch < recipe.epochs and not progress.over:
             net.train()
