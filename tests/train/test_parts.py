@@ -172,10 +172,15 @@ def test_a_seed_leaves_the_generators_as_they_were() -> None:
 
 
 def test_the_first_ctrl_c_is_noted_and_the_second_obeyed() -> None:
-    with Stop() as stop:
-        assert not stop.asked
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt):
+    # In the background of a shell script Ctrl-C is ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Stop() as stop:
+            assert not stop.asked
             os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert stop.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
