@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tonsor.axes.solve import has_rule, solve
+from tonsor.axes.uses import Use, uses
 from tonsor.cost.account import Account, account
 from tonsor.errors import TonsorError
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
@@ -87,6 +88,11 @@ class Anatomy:
     def convs(self) -> tuple[Conv, ...]:
         """Every convolution with its geometry."""
         return tuple(_convs(self.solution))
+
+    @cached_property
+    def uses(self) -> Mapping[str, tuple[Use, ...]]:
+        """Where each parameter meets data, by its first name."""
+        return uses(self.graph)
 
     @cached_property
     def parameters(self) -> Mapping[str, nn.Parameter]:

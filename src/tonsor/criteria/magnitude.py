@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tonsor.criteria.registry import criterion
+from tonsor.errors import SelectionError
 
 _BLOCK = 1 << 18  # elements: what fits into a core's cache along with its squares
 
@@ -46,18 +47,29 @@ def _sum_in_blocks(view: Tensor, function: Callable[..., Tensor]) -> Tensor:
 
 
 @criterion("l1")
-def l1(view: Tensor) -> Tensor:
-    """The sum of absolute weights of a piece."""
-    return _norm(view, 1)
+def l1(weight: Tensor) -> Tensor:
+    """The sum of absolute weights of a piece (Li et al., 2017)."""
+    return _norm(weight, 1)
 
 
 @criterion("l2")
-def l2(view: Tensor) -> Tensor:
+def l2(weight: Tensor) -> Tensor:
     """The Euclidean norm of the weights of a piece."""
-    return _norm(view, 2)
+    return _norm(weight, 2)
+
+
+@criterion("lp")
+def lp(weight: Tensor, *, p: float = 3.0) -> Tensor:
+    """The p-norm of the weights of a piece, for any p above 0."""
+    if not p > 0:
+        message = f"the p of 'lp' must be above 0, got {p:g}"
+        raise SelectionError(message)
+    dims = tuple(range(1, weight.dim()))
+    size = weight.abs().double() if dims else weight.abs()[:, None].double()
+    return torch.linalg.vector_norm(size, p, dim=dims or (1,))
 
 
 @criterion("random", reads_weights=False)
-def random(view: Tensor) -> Tensor:
-    """A random number for each piece, drawn from torch's generator."""
-    return torch.rand(view.shape[0])
+def random(weight: Tensor) -> Tensor:
+    """A random number for each piece, by the seed."""
+    return torch.rand(weight.shape[0])

@@ -1,63 +1,164 @@
-"""The table of criteria: name to the function that scores the pieces of one weight."""
+"""The table of criteria: a name, what it has to see, and the function that scores.
+
+What a criterion is handed, pieces always in front, and what it returns, one number a piece:
+
+| needs | arguments |
+|---|---|
+| `weights` | `weight[piece, ...]` |
+| `kernels` | `kernel[piece, other, height, width]`, and the `Geometry` it is used with |
+| `scales` | `scale[piece, ...]` of a BatchNorm |
+| `scale_gradients` | `scale, gradient, shift, gradient` of a BatchNorm, for each minibatch |
+| `gradients` | `weight, gradient`, for each minibatch |
+| `squares` | `weight`, mean over samples of the squared gradient |
+| `curvature` | `weight`, diagonal of the Hessian |
+| `maps` | `map[piece, sample, ...]`, for each minibatch |
+| `map_gradients` | `map`, gradient of the loss of each sample, for each minibatch |
+
+Scores of minibatches are averaged. Keyword arguments are options, given as `name:option=value`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_type_hints
 
 from torch import Tensor
 
 from tonsor.errors import SelectionError
 
-# From a view `[piece, ...]` of one weight to one number for each piece.
-Criterion = Callable[[Tensor], Tensor]
+Needs = Literal[
+    "weights", "kernels", "scales", "scale_gradients", "gradients", "squares", "curvature",
+    "maps", "map_gradients",
+]  # fmt: skip
+Where = Literal["made", "read"]
+DATA: tuple[Needs, ...] = (
+    "scale_gradients", "gradients", "squares", "curvature", "maps", "map_gradients",
+)  # fmt: skip
+BACKWARD: tuple[Needs, ...] = tuple(n for n in DATA if n != "maps")
+
+Criterion = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A criterion with its name; `reads_weights` is False where values do not matter."""
+    """A criterion with its name, and the options that were asked for.
+
+    `reads_weights` is False where values do not matter. `where` says which feature maps are
+    looked at: as they are made (after the norm, before the activation) or as they are read by
+    the next weights. `unit` divides what comes from each place by its Euclidean norm.
+    """
 
     name: str
     function: Criterion
+    needs: Needs = "weights"
+    where: Where = "made"
+    unit: bool = False
     reads_weights: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
         """The first line of its docstring."""
         return (self.function.__doc__ or "").strip().split("\n")[0]
 
+    @property
+    def choices(self) -> Mapping[str, inspect.Parameter]:
+        """Its options with their defaults."""
+        found = inspect.signature(self.function).parameters
+        return {n: p for n, p in found.items() if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether it has to see data."""
+        return self.needs in DATA
+
+    def __call__(self, *seen: Any) -> Tensor:
+        """Score what is shown, with the options that were asked for."""
+        return self.function(*seen, **self.options)
+
+    def __str__(self) -> str:
+        given = ",".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.name}:{given}" if given else self.name
+
 
 CRITERIA: dict[str, Registered] = {}
 
 
-def criterion(name: str, *, reads_weights: bool = True) -> Callable[[Criterion], Criterion]:
+def criterion(
+    name: str,
+    *,
+    needs: Needs = "weights",
+    where: Where = "made",
+    unit: bool = False,
+    reads_weights: bool = True,
+) -> Callable[[Criterion], Criterion]:
     """Register a criterion under a name.
 
     >>> @criterion("peak")
-    ... def peak(view):
+    ... def peak(weight):
     ...     "The largest weight of a piece."
-    ...     return view.abs().amax(dim=tuple(range(1, view.dim())))
+    ...     return weight.abs().amax(dim=tuple(range(1, weight.dim())))
     """
 
     def register(function: Criterion) -> Criterion:
         if name in CRITERIA:
             message = f"a criterion named '{name}' exists already"
             raise ValueError(message)
-        CRITERIA[name] = Registered(name, function, reads_weights)
+        CRITERIA[name] = Registered(name, function, needs, where, unit, reads_weights)
         return function
 
     return register
 
 
-def find_criterion(name: object) -> Registered:
-    """Return the criterion of a name, or say which come close."""
-    if not isinstance(name, str):
-        message = f"a criterion is given by name or as Scores, got {name!r}"
+def find_criterion(by: object) -> Registered:
+    """Read a criterion such as `l2` or `lp:p=3`, or say which names come close.
+
+    >>> find_criterion("lp:p=3").options
+    {'p': 3.0}
+    """
+    if not isinstance(by, str):
+        message = f"a criterion is given by name or as Scores, got {by!r}"
         raise SelectionError(message)
+    name, _, given = by.partition(":")
     if name not in CRITERIA:
         close = get_close_matches(name, CRITERIA, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(CRITERIA)}"
         message = f"no criterion is called '{name}'; {hint}"
         raise SelectionError(message)
-    return CRITERIA[name]
+    found = CRITERIA[name]
+    options = dict(_option(found, item) for item in given.split(",")) if given else {}
+    return Registered(
+        found.name, found.function, found.needs, found.where, found.unit, found.reads_weights,
+        options,
+    )  # fmt: skip
+
+
+def _option(found: Registered, item: str) -> tuple[str, Any]:
+    name, equals, text = (part.strip() for part in item.partition("="))
+    if name not in found.choices or not equals:
+        known = ", ".join(f"{n}={p.default}" for n, p in found.choices.items())
+        rest = f"it has {known}" if known else "it has none"
+        message = f"'{item}' is no option of '{found.name}'; {rest}"
+        raise SelectionError(message)
+    kind = get_type_hints(found.function)[name]
+    if words := get_args(kind):
+        if text in words:
+            return name, text
+        message = f"'{name}' of '{found.name}' must be one of {', '.join(words)}, got '{text}'"
+        raise SelectionError(message)
+    if kind is bool and text.lower() in ("true", "false"):
+        return name, text.lower() == "true"
+    try:
+        return name, _number(kind, text)
+    except ValueError:
+        message = f"'{name}' of '{found.name}' is of type {kind.__name__}, got '{text}'"
+        raise SelectionError(message) from None
+
+
+def _number(kind: type, text: str) -> Any:
+    if kind not in (int, float):
+        raise ValueError
+    return kind(text)

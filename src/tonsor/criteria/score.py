@@ -2,73 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import numpy as np
 import torch
 
 from tonsor.anatomy import Anatomy
-from tonsor.criteria import magnitude
-from tonsor.criteria.registry import Registered, find_criterion
+from tonsor.criteria import (
+    activation,
+    batchnorm,
+    geometric,
+    magnitude,
+    second_order,
+    spectral,
+    taylor,
+)
+from tonsor.criteria.gather import Gatherer
+from tonsor.criteria.gradients import DiagonalGatherer, GradientGatherer
+from tonsor.criteria.maps import MapGatherer
+from tonsor.criteria.registry import BACKWARD, Registered, find_criterion
+from tonsor.criteria.rows import Combine, Row, check_combine, combined
+from tonsor.criteria.scores import Scores
+from tonsor.criteria.still import still_rows
+from tonsor.criteria.stream import Loss, stream
 from tonsor.errors import ScoreError, SelectionError
-from tonsor.families.channels import pieces
-from tonsor.types import Group
 
-Combine = Literal["mean", "sum", "max"]
-Array = np.ndarray[Any, np.dtype[np.float64]]
-
-__all__ = ["Combine", "Scores", "magnitude", "score"]
+__all__ = [
+    "Combine", "Scores", "activation", "batchnorm", "from_rows", "gatherer_for", "geometric",
+    "magnitude", "score", "second_order", "spectral", "taylor",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Scores:
-    """One number for each index of each group; the lowest go first."""
-
-    values: Mapping[str, Array]
-    by: str
-
-    def __getitem__(self, group: str) -> Array:
-        return self.values[group]
-
-
-def score(anatomy: Anatomy, by: str = "l2", *, combine: Combine = "mean", seed: int = 0) -> Scores:
+def score(
+    anatomy: Anatomy,
+    by: str = "l2",
+    *,
+    combine: Combine = "mean",
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Scores:
     """Score the pieces of all groups that may be cut.
 
-    A group runs through several weights; `combine` says how their scores become one. The
-    default, the mean, asks how large the average weight slice is that a piece takes along.
+    `by` is a criterion of `tonsor list criteria`, with its options: `"l1"`, `"lp:p=3"`. Those that
+    look at data take it from `batches`, at most `at_most` of them: any iterable of `(inputs,
+    target)`; `loss(output, target)` is the cross entropy if not said. Where several processes run,
+    each shows its share, and all get the same scores.
+
+    A group runs through several weights; `combine` says how their scores become one: `mean` (the
+    default), `sum` and `max` over all of them, `producer` for those that make the piece only, as
+    papers look at filters, or `normalised`, the mean after each has been divided by its own.
     """
     found = find_criterion(by)
-    if combine not in ("mean", "sum", "max"):
-        message = f"combine must be 'mean', 'sum' or 'max', got {combine!r}"
+    check_combine(combine)
+    if found.reads_data and batches is None:
+        message = (
+            f"'{found.name}' looks at data: give it as batches=..., an iterable of (inputs, target)"
+        )
         raise SelectionError(message)
+    if not found.reads_data:
+        return _still(anatomy, found, combine, seed)
+    assert batches is not None
+    if any(p.is_meta for p in anatomy.parameters.values()):
+        message = f"the model is on the meta device and can't run for '{found.name}'; load it first"
+        raise ScoreError(message)
+    gatherer = gatherer_for(anatomy, found, seed)
     with torch.random.fork_rng([]):
+        stream(
+            anatomy.model, batches, gatherer, loss=loss, backward=found.needs in BACKWARD,
+            singly=found.needs == "squares", at_most=at_most, about=f"scoring by {found}",
+            quiet=quiet,
+        )  # fmt: skip
+    return from_rows(anatomy, found, gatherer.rows(), combine, gatherer.unscored)
+
+
+def gatherer_for(anatomy: Anatomy, found: Registered, seed: int = 0) -> Gatherer:
+    """Return what collects the data that a criterion needs."""
+    if found.needs in ("maps", "map_gradients"):
+        return MapGatherer(anatomy, found)
+    if found.needs == "squares":
+        return DiagonalGatherer(anatomy, found, second_order.squares)
+    if found.needs == "curvature":
+        return DiagonalGatherer(anatomy, found, second_order.Hutchinson(seed))
+    return GradientGatherer(anatomy, found)
+
+
+def from_rows(
+    anatomy: Anatomy,
+    found: Registered,
+    rows: Mapping[str, list[Row]],
+    combine: Combine,
+    unscored: Mapping[str, str],
+) -> Scores:
+    """Make scores of rows: scale them if the criterion wants it, and combine them."""
+    values = {}
+    for group in anatomy.prunable:
+        mine = rows.get(group.name, ())
+        if mine:
+            values[group.name] = combined([_unit(r) for r in mine] if found.unit else mine, combine)
+    missing = {g.name: unscored.get(g.name, "") for g in anatomy.prunable if g.name not in values}
+    if missing and not values:
+        why = "; ".join(dict.fromkeys(missing.values()))
+        message = f"'{found}' can't judge any group of this model: {why}. Choose another criterion."
+        raise ScoreError(message)
+    scores = Scores(values, str(found), missing)
+    if values and len(scores.tied) == len(values) and any(len(v) > 1 for v in values.values()):
+        message = (
+            f"'{found}' gives every piece of every group the same score, so a ranking would be "
+            "arbitrary. Is the model untrained, or the data all alike? Choose another criterion, "
+            "or 'random' if any choice will do."
+        )
+        raise ScoreError(message)
+    return scores
+
+
+def _still(anatomy: Anatomy, found: Registered, combine: Combine, seed: int) -> Scores:
+    rows: dict[str, list[Row]] = {}
+    reasons: dict[str, str] = {}
+    with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)
-        values = {g.name: _score_group(anatomy, g, found, combine) for g in anatomy.prunable}
-    return Scores(values, by)
+        for group in anatomy.prunable:
+            rows[group.name], reasons[group.name] = still_rows(anatomy, group, found)
+    return from_rows(anatomy, found, rows, combine, reasons)
 
 
-def _score_group(anatomy: Anatomy, group: Group, found: Registered, combine: Combine) -> Array:
-    rows: list[Array] = []
-    for member, view in pieces(anatomy, group):
-        if view.is_meta and found.reads_weights:
-            message = (
-                f"'{member.tensor}' is on the meta device and has no values for '{found.name}' "
-                "to look at. Load the weights, or plan with by='random'."
-            )
-            raise ScoreError(message)
-        row = found.function(view).double().cpu().numpy()
-        if not np.isfinite(row).all():
-            bad = np.flatnonzero(~np.isfinite(row))
-            message = (
-                f"'{member.tensor}' gives {row[bad[0]]} as score of index {bad[0]} along "
-                f"dimension {member.dim} ({len(bad)} of {len(row)} are not finite). Ranking NaN "
-                "or infinite weights would be arbitrary: repair the weights, or keep this group."
-            )
-            raise ScoreError(message)
-        rows.append(row)
-    stacked = np.stack(rows)
-    if combine == "sum":
-        return stacked.sum(axis=0)
-    return stacked.max(axis=0) if combine == "max" else stacked.mean(axis=0)
+def _unit(row: Row) -> Row:
+    """Divide the scores of a place by their Euclidean norm."""
+    length = float((row.values**2).sum() ** 0.5)
+    return Row(row.values / (length + 1e-8), row.made, row.where)

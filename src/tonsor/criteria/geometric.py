@@ -1,0 +1,31 @@
+"""Criteria that ask how much a piece is like the others of its place."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tonsor.criteria.registry import criterion
+
+Distance = Literal["l2", "l1", "cosine"]
+
+
+@criterion("geometric_median")
+def geometric_median(weight: Tensor, *, distance: Distance = "l2") -> Tensor:
+    """The sum of distances to all other pieces (FPGM: He et al., 2019); the nearest go first."""
+    flat = weight.flatten(1) if weight.dim() > 1 else weight[:, None]
+    flat = flat.double()
+    if distance == "cosine":
+        unit = F.normalize(flat, dim=1)
+        return (1 - unit @ unit.T).sum(1)
+    return torch.cdist(flat, flat, p=1.0 if distance == "l1" else 2.0).sum(1)
+
+
+@criterion("median")
+def median(weight: Tensor) -> Tensor:
+    """The Euclidean distance to the elementwise median of the pieces; the nearest go first."""
+    flat = weight.flatten(1) if weight.dim() > 1 else weight[:, None]
+    return (flat - flat.median(0).values).double().norm(dim=1)
