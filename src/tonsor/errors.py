@@ -11,6 +11,7 @@ TonsorError
 ├── SurgeryError    a cut failed; the model given is untouched
 ├── ProofError      pruned and masked model disagree; the slim model is withheld
 ├── WeightsError    a file of weights that can't be read, or does not fit its model
+├── RecoverError    what a cut took can't be made up for; the slim model is untouched
 ├── DataError       images or labels that are missing, damaged or do not belong together
 └── TrainError      training can't start, or can't go on; what was saved stays good
     ├── RecipeError     a recipe asks for what there is not
@@ -69,6 +70,10 @@ class ProofError(TonsorError):
 
 class WeightsError(TonsorError):
     """A file of weights can't be read safely, or does not fit the model."""
+
+
+class RecoverError(TonsorError):
+    """What a cut took can't be made up for; the slim model is untouched."""
 
 
 class DataError(TonsorError):

@@ -1,0 +1,61 @@
+"""The slim model beside its original: is it what the cut has left, and writing into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tonsor.errors import PlanError, RecoverError
+from tonsor.graph.clone import named_tensors
+from tonsor.graph.trace import unwrap
+from tonsor.plans import Plan
+from tonsor.surgery.slice import cut_tensor
+
+
+class Slim:
+    """A slim model of which is known what it was cut from."""
+
+    def __init__(self, plan: Plan, model: nn.Module, slim: nn.Module) -> None:
+        self._keep = plan.cut().keep
+        self._before = dict(named_tensors(model))
+        self._after = dict(named_tensors(unwrap(slim)))
+        for name, tensor in self._before.items():
+            kept = self._keep.get(name) or (None,) * tensor.dim()
+            wanted = tuple(
+                n if k is None else len(k) for n, k in zip(tensor.shape, kept, strict=True)
+            )
+            got = tuple(self._after[name].shape) if name in self._after else "missing"
+            if got != wanted:
+                message = (
+                    f"'{name}' of the slim model is {got}, and this plan leaves {wanted} of it; "
+                    "give the model that plan.apply has returned"
+                )
+                raise PlanError(message)
+
+    def as_cut(self, name: str) -> bool:
+        """Whether a tensor still holds what the cut has left of the original's."""
+        before, after = self._before[name], self._after[name].detach()
+        kept = self._keep.get(name) or (None,) * before.dim()
+        return torch.equal(after, cut_tensor(before, kept).to(after))
+
+
+def check_runs(*models: nn.Module) -> None:
+    """Refuse models without values."""
+    for model in models:
+        for name, tensor in named_tensors(unwrap(model)):
+            if tensor.is_meta:
+                message = (
+                    f"'{name}' is on the meta device and has no values, so the model can't run on "
+                    "data; load it first"
+                )
+                raise RecoverError(message)
+
+
+def write_(slim: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write new values into tensors of a model, each in its own precision and place."""
+    tensors = dict(named_tensors(unwrap(slim)))
+    with torch.no_grad():
+        for name, value in values.items():
+            tensors[name].copy_(value)
