@@ -19,11 +19,15 @@ from torch import nn
 
 import tonsor
 from tonsor.axes.registry import RULES
-from tonsor.cli import main, options, run
+from tonsor.cli import made, main, options
+from tonsor.cli import prune as cli_prune
+from tonsor.cli import run as cli_run
+from tonsor.cli.choose_options import Ranking
 from tonsor.cli.model import build, fill, find, read_inputs
 from tonsor.cli.show import console, show_table
 from tonsor.cost.conventions import CONVENTIONS
 from tonsor.criteria.registry import CRITERIA
+from tonsor.criteria.rows import Combine
 from tonsor.errors import SelectionError
 from tonsor.select.rank import Rank
 from tonsor.zoo.registry import ZOO
@@ -77,8 +81,18 @@ FLAGS = {
     "inspect": {"--json"},
     "explain": {"--json"},
     "prune": {
-        "--macs", "--params", "--by", "--rank", "--keep", "--round-to", "--floor", "--no-verify",
-        "--out", "--plan", "--json",
+        "--budget", "--macs", "--params", "--rank", "--keep", "--ratio", "--skew", "--round-to",
+        "--floor", "--schedule", "--recover", "--no-verify", "--out", "--plan", "--json",
+        "--recipe", "--epochs", "--lr", "--set", "--run", "--resume", "--device", "--quiet",
+    },
+    "score": {"--layers", "--out", "--figure", "--json"},
+    "sensitivity": {
+        "--layers", "--kept", "--worst", "--processes", "-o", "--out", "--resume", "--quiet",
+        "--json",
+    },
+    "study": {
+        "--weights", "-d", "--data", "--mean", "--std", "--by", "--kept", "--seeds", "--images",
+        "--epochs", "--processes", "-o", "--out", "--quiet", "--json", "--traceback",
     },
     "list": {"--json"},
     "doctor": {"--json"},
@@ -95,6 +109,7 @@ HOW_FLAGS = {
     "--recipe", "--epochs", "--batch", "--lr", "--seed", "--set", "-o", "--out", "--resume",
     "--device", "--no-board", "--quiet",
 }  # fmt: skip
+RANKING_FLAGS = {"--by", "--combine", "--score-batches", "--score-batch"}
 SOURCE_FLAGS = {
     "-i", "--input", "--args", "--weights", "--seed", "--head-dims", "--traceback",
 }  # fmt: skip
@@ -140,8 +155,10 @@ def test_the_flags_are_these_and_no_others(
     """A new flag is a promise to keep; add it here only when it is meant."""
     rows = re.findall(r"^[│ ] (--?[a-z].*)", help_of(command, capsys=capsys), re.MULTILINE)
     found = {flag for row in rows for flag in re.findall(r"(?:^|, )(--?[a-z-]+)", row)}
-    shared = SOURCE_FLAGS if command in ("inspect", "explain", "prune") else set()
-    shared = shared | (IMAGE_FLAGS if command in ("train", "finetune", "eval") else set())
+    ranking = ("score", "sensitivity", "prune")
+    shared = SOURCE_FLAGS if command in ("inspect", "explain", *ranking) else set()
+    shared = shared | (RANKING_FLAGS if command in ranking else set())
+    shared = shared | (IMAGE_FLAGS if command in ("train", "finetune", "eval", *ranking) else set())
     shared = shared | (HOW_FLAGS if command in ("train", "finetune") else set())
     assert found == FLAGS[command] | shared | {"-h", "--help"}
 
@@ -159,8 +176,8 @@ def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixtur
 
 
 def test_ranks_are_those_of_the_engine() -> None:
-    hint = get_type_hints(options.Prune)["rank"]
-    assert get_args(hint) == get_args(Rank)
+    assert get_args(get_type_hints(options.Prune)["rank"]) == get_args(Rank)
+    assert get_args(get_type_hints(Ranking)["combine"]) == get_args(Combine)
 
 
 def test_defaults_are_those_of_the_engine(cli: Tonsor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,12 +187,12 @@ def test_defaults_are_those_of_the_engine(cli: Tonsor, monkeypatch: pytest.Monke
         given.update(named)
         return tonsor.prune(model, inputs, **named)
 
-    monkeypatch.setattr(run, "prune", remember)
+    monkeypatch.setattr(cli_prune, "prune", remember)
     assert cli("prune", "nets.py:Net", *INPUT, "--macs", "50%")[0] == 0
     defaults = tonsor.prune.__kwdefaults__ or {}
     assert given.pop("budget") == "macs=50%"
     assert given == {name: defaults[name] for name in given}
-    assert len(given) == 8
+    assert len(given) == 12
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
@@ -261,7 +278,7 @@ def test_doctor_checks_that_pruning_works(cli: Tonsor, monkeypatch: pytest.Monke
         message = "no cut today"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(run, "inspect", fail)
+    monkeypatch.setattr(cli_run, "inspect", fail)
     code, out, _ = cli("doctor")
     assert code == 1
     assert "RuntimeError: no cut today" in out
@@ -339,8 +356,8 @@ def test_the_same_seed_gives_the_same_cut(cli: Tonsor, here: Path) -> None:
 
 
 MISTAKES = [
-    (("prune", "nets.py:Net", *INPUT), "by one of --macs and --params"),
-    (("prune", "nets.py:Net", *INPUT, "--macs", "50%", "--params", "50%"), "by one of --macs"),
+    (("prune", "nets.py:Net", *INPUT), "by one of --budget, --macs and"),
+    (("prune", "nets.py:Net", *INPUT, "--macs", "50%", "--params", "50%"), "by one of --budget"),
     (("prune", "nets.py:Net", *INPUT, "--macs", "0.1%"), r"can't be met: .* remain"),
     (("prune", "nets.py:Net", *INPUT, "--macs", "much"), "can't read the budget"),
     (("prune", "nets.py:Net", *INPUT, "--macs", "50%", "--by", "l3"), "no criterion .* 'l3'"),
@@ -379,7 +396,7 @@ def test_an_interrupt_is_quiet(cli: Tonsor, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "inspect", interrupted)
+    monkeypatch.setattr(made, "inspect", interrupted)
     try:
         assert cli("inspect", "nets.py:Net", *INPUT) == (130, "", "")
     except KeyboardInterrupt:  # left alone, it would end the tests

@@ -42,13 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)  # which says where the checkpoint is, and how to go on
         return 130
     except (TonsorError, OSError) as error:
-        about = getattr(command, "source", None) or getattr(command, "network", None)
-        if about is not None and about.traceback:
+        if _wants_traceback(command):
             raise
         complain(error)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _wants_traceback(command: object) -> bool:
+    places = (command, getattr(command, "source", None), getattr(command, "network", None))
+    return any(getattr(place, "traceback", False) for place in places)
 
 
 def _enough() -> int:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tonsor.cli.learn_options import Eval, Finetune, How, Images, Train
-from tonsor.cli.model import ZOO_PLACE, build, fill, find
+from tonsor.cli.given import fields_set, read_recipe_named, read_splits, speaks, suited
+from tonsor.cli.learn_options import Eval, Finetune, How, Train
+from tonsor.cli.model import build, fill, find
 from tonsor.cli.show import show, show_json, show_table, step
-from tonsor.errors import DataError, RecipeError, SelectionError
+from tonsor.errors import SelectionError
 from tonsor.plans import Plan
-from tonsor.train.data import Batches, Splits, open_data, split
+from tonsor.train.data import Batches, Splits
 from tonsor.train.evaluate import Evaluation, evaluate
 from tonsor.train.loop import fit
-from tonsor.train.recipe_file import read_recipe
-from tonsor.train.recipes import RECIPES, Recipe, named
+from tonsor.train.recipes import Recipe
 from tonsor.train.result import Result
-from tonsor.zoo.registry import entry
 
 _TRAIN = Recipe(name="train", epochs=40, nesterov=True, schedule="cosine", warmup=2)
 _TUNE = Recipe(name="finetune", epochs=20, lr=0.01, nesterov=True, schedule="cosine")
@@ -30,7 +26,7 @@ _TUNE = Recipe(name="finetune", epochs=20, lr=0.01, nesterov=True, schedule="cos
 
 def learn(command: Train | Finetune | Eval) -> int:
     """Carry out a command and return the exit code."""
-    splits = _splits(command.images)
+    splits = read_splits(command.images)
     match command:
         case Train():
             return _train(command, splits)
@@ -84,35 +80,12 @@ def _eval(command: Eval, splits: Splits) -> int:
 # ---------------------------------------------------------------- what they share
 
 
-def _splits(images: Images) -> Splits:
-    with step(f"opening {images.data}"):
-        data = open_data(images.data, strict=images.strict, size=images.size)
-        part = images.validation
-        splits = split(
-            data, validation=part if part < 1 else int(part), seed=images.split_seed,
-            limit=images.limit,
-        )  # fmt: skip
-    for note in data.notes if _speaks() else ():
-        show(f"note: {note}", "yellow")
-    for name in ("mean", "std"):
-        given = getattr(images, name)
-        if given is None:
-            continue
-        if len(given) != splits.shape[0]:
-            message = (
-                f"--{name} has {len(given)} numbers, the images have {splits.shape[0]} channels"
-            )
-            raise DataError(message)
-        splits = replace(splits, **{name: tuple(given)})
-    return splits
-
-
 def _model(
     spec: str, args: str, splits: Splits, seed: int, weights: Path | None
 ) -> tuple[nn.Module, Plan | None]:
     """Make a model and read its weights; one of the zoo is made to suit the data."""
     with step(f"making {spec}"):
-        model = build(find(spec), spec, _suited(spec, args, splits), seed)
+        model = build(find(spec), spec, suited(spec, args, splits), seed)
     if weights is None:
         return model.train(), None
     with step(f"loading {weights}"):
@@ -120,40 +93,10 @@ def _model(
     return model.train(), plan
 
 
-def _suited(spec: str, args: str, splits: Splits) -> str:
-    place, _, name = spec.rpartition(":")
-    if place != ZOO_PLACE:
-        return args
-    suits = {"classes": len(splits.classes), "channels": splits.shape[0]}
-    given = json.loads(args) if args else {}
-    known = entry(name).variants
-    return json.dumps({k: v for k, v in suits.items() if k in known} | given)
-
-
 def _recipe(how: How, usual: Recipe) -> Recipe:
     """Take the recipe that is named, and change in it what the command line says."""
-    recipe = usual
-    if how.recipe is not None:
-        is_file = how.recipe not in RECIPES and Path(how.recipe).suffix == ".toml"
-        recipe = read_recipe(how.recipe) if is_file else named(how.recipe)
     changes = {n: getattr(how, n) for n in ("epochs", "batch", "lr", "seed")}
-    changes = {n: v for n, v in changes.items() if v is not None}
-    for item in how.set:
-        name, _, text = item.partition("=")
-        changes[name.strip()] = _toml(item, text)
-    if recipe is usual and "epochs" in changes:  # our own recipe fits itself to its length
-        changes.setdefault("warmup", usual.warmup * changes["epochs"] / usual.epochs)
-    return recipe.but(**changes)
-
-
-def _toml(item: str, text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        if text.strip().replace("_", "").replace("-", "").isalnum():
-            return text.strip()  # a word needs no quotation marks here
-        message = f"--set '{item}' is not FIELD=VALUE with a value as in TOML, such as ema=0.999"
-        raise RecipeError(message) from None
+    return read_recipe_named(how.recipe, usual, changes | fields_set(how.set))
 
 
 def _fit(
@@ -172,7 +115,7 @@ def _fit(
 
 
 def _show(result: Result, out: Path, *, json_too: bool) -> int:
-    if not _speaks():
+    if not speaks():
         return 0
     if json_too:
         show_json(
@@ -196,11 +139,6 @@ def _show(result: Result, out: Path, *, json_too: bool) -> int:
         show(f"note: {note}", "yellow")
     show(f"written: {out}, and run.toml and result.json beside it", "green")
     return 0
-
-
-def _speaks() -> bool:
-    """Whether this is the only process, or the first of those that a launcher has started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _numbers(found: Evaluation) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Network:
 class Images:
     """Which images, and how they are split."""
 
-    data: Annotated[str, arg(aliases=("-d",), metavar="DATA")] = "digits"
+    data: Annotated[str | None, arg(aliases=("-d",), metavar="DATA")] = "digits"
     """digits (comes with tonsor), cifar10:FOLDER, cifar100:FOLDER, mnist:FOLDER, folder:PATH,
     npz:FILE, or a path whose layout speaks for itself"""
     validation: Annotated[float, arg(metavar="PART")] = 0.1

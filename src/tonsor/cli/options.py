@@ -8,32 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from tonsor.cli.choose_options import Model, Prune, Score, Sensitivity, Source, Study
 from tonsor.cli.learn_options import Eval, Finetune, Train
-
-Repeated = UseAppendAction[tuple[str, ...]]
-Model = Annotated[Positional[str], arg(metavar="MODEL")]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Where the model comes from, and what it runs on."""
-
-    input: Annotated[Repeated, arg(aliases=("-i",), metavar="SHAPE")] = ()
-    """An example input: 1,3,224,224 or, with a name, a type and a range,
-    ids=2,16:int64:0..100; models of the zoo know theirs"""
-    args: Annotated[str, arg(metavar="JSON")] = "{}"
-    """Keywords for the class or function that makes the model, such as '{"width": 32}'"""
-    weights: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A safetensors file with the model's weights, or a slim.tonsor to go on from; for models of
-    the zoo a state dict that torch has saved will do too"""
-    seed: Annotated[int, arg(metavar="N")] = 0
-    """Seed of everything random: weights that are not loaded, example inputs, some criteria"""
-    head_dims: bool = False
-    """Free the dimensions of attention heads too"""
-    traceback: bool = False
-    """Show where in the code an error came from"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,41 +42,6 @@ class Explain:
     source: OmitArgPrefixes[Source] = Source()
     json: bool = False
     """Print JSON"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prune:
-    """Cut a model down to a budget, prove the result right, and save it.
-
-    $ tonsor prune nets.py:ResNet --input 1,3,32,32 --macs 50% --out slim.tonsor
-    """
-
-    model: Model
-    """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
-    source: OmitArgPrefixes[Source] = Source()
-    macs: Annotated[str | None, arg(metavar="KEPT")] = None
-    """Multiply-accumulates to keep: 50%, 0.5 or an amount such as 1.2G"""
-    params: Annotated[str | None, arg(metavar="KEPT")] = None
-    """Parameters to keep: 30%, 0.3 or an amount such as 4M"""
-    by: Annotated[str, arg(metavar="CRITERION")] = "l2"
-    """How pieces are ranked; `tonsor list criteria` shows the choice"""
-    rank: Literal["global", "per_group", "normalised"] = "global"
-    """Compare pieces over the whole model, take the same share of each group, or compare after
-    dividing by each group's mean"""
-    keep: Annotated[Repeated, arg(metavar="NAME")] = ()
-    """A module, parameter or pattern that must not be cut"""
-    round_to: Annotated[int, arg(metavar="N")] = 1
-    """Keep multiples of this many; convolutions often run best in eights"""
-    floor: Annotated[float, arg(metavar="LEAST")] = 0.1
-    """The least that stays of a group: a number, or below 1 a fraction of it"""
-    verify: bool = True
-    """Leave out the proof that the slim model computes what the masked one does"""
-    out: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Where to save the slim model, with the plan inside it"""
-    plan: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Where to save the plan on its own, as JSON"""
-    json: bool = False
-    """Print the report as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +81,13 @@ class Demo:
     """Where the results go"""
 
 
-Command = Demo | Inspect | Explain | Prune | Train | Finetune | Eval | List | Doctor
-_KINDS = (Demo, Inspect, Explain, Prune, Train, Finetune, Eval, List, Doctor)
+Command = (
+    Demo | Inspect | Explain | Score | Sensitivity | Prune | Train | Finetune | Eval | Study | List
+    | Doctor
+)  # fmt: skip
+_KINDS = (
+    Demo, Inspect, Explain, Score, Sensitivity, Prune, Train, Finetune, Eval, Study, List, Doctor,
+)  # fmt: skip
 COMMANDS = {kind.__name__.lower(): kind for kind in _KINDS}
 
 _DESCRIPTION = """Structured pruning for any PyTorch model: smaller, faster, and proven right.

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -13,21 +10,15 @@ import torch
 from torch import nn
 
 from tonsor._version import __version__
-from tonsor.anatomy import Anatomy, inspect
-from tonsor.api import Report, prune
-from tonsor.artifact import save
+from tonsor.anatomy import inspect
 from tonsor.axes.registry import RULES
+from tonsor.cli.choose_options import Prune, Score, Sensitivity, Study
 from tonsor.cli.learn_options import Eval, Finetune, Train
-from tonsor.cli.model import build, fill, find, read_inputs, zoo_inputs
-from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List, Prune, Source
-from tonsor.cli.show import console, show, show_json, show_table, step
+from tonsor.cli.made import make_anatomy
+from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List
+from tonsor.cli.show import console, show, show_json, show_table
 from tonsor.cost.conventions import CONVENTIONS
 from tonsor.criteria.registry import CRITERIA
-from tonsor.errors import SelectionError
-from tonsor.explain import short
-from tonsor.graph.inputs import Inputs
-from tonsor.plan_json import save_plan
-from tonsor.plans import Plan
 from tonsor.select.make import plan
 from tonsor.zoo.registry import ZOO
 
@@ -42,7 +33,21 @@ def run(command: Command) -> int:
         case Explain():
             return _explain(command)
         case Prune():
-            return _prune(command)
+            from tonsor.cli.prune import cut
+
+            return cut(command)
+        case Score():
+            from tonsor.cli.rank import show_scores
+
+            return show_scores(command)
+        case Sensitivity():
+            from tonsor.cli.rank import show_sensitivity
+
+            return show_sensitivity(command)
+        case Study():
+            from tonsor.cli.study import study
+
+            return study(command)
         case List():
             return _list(command)
         case Doctor():
@@ -61,37 +66,8 @@ def run(command: Command) -> int:
 # ---------------------------------------------------------------- inspect, explain
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A model and its inputs; `earlier` is the plan of a model that is slim already."""
-
-    model: nn.Module
-    inputs: Inputs
-    earlier: Plan | None = None
-    random: bool = False
-
-
-def _make(spec: str, source: Source) -> _Made:
-    with step(f"importing {spec}"):
-        found = find(spec)
-    inputs = read_inputs(source.input or zoo_inputs(spec, source.args), source.seed)
-    with step(f"making {spec}"):
-        model = build(found, spec, source.args, source.seed)
-    if source.weights is None:
-        return _Made(model, inputs, random=isinstance(found, (type, partial)))
-    with step(f"loading {source.weights}"):
-        model, earlier = fill(model, str(source.weights), spec)
-    return _Made(model, inputs, earlier)
-
-
-def _anatomy(spec: str, source: Source) -> Anatomy:
-    made = _make(spec, source)
-    with step("tracing, and trying cuts on shapes"):
-        return inspect(made.model, made.inputs, head_dims=source.head_dims)
-
-
 def _inspect(command: Inspect) -> int:
-    anatomy = _anatomy(command.model, command.source)
+    anatomy = make_anatomy(command.model, command.source)
     if command.json:
         show_json(anatomy.to_json())
         return 0
@@ -116,95 +92,13 @@ def _notes(group: Any) -> str:
 
 
 def _explain(command: Explain) -> int:
-    anatomy = _anatomy(command.model, command.source)
+    anatomy = make_anatomy(command.model, command.source)
     explanation = anatomy.explain(command.name)
     if command.json:
         show_json(explanation.to_json())
     else:
         show(explanation)
     return 0
-
-
-# ---------------------------------------------------------------- prune
-
-
-def _prune(command: Prune) -> int:
-    budget = _budget(command)
-    made = _make(command.model, command.source)
-    with step("tracing, ranking, cutting" + (" and proving" if command.verify else "")):
-        slim, report = prune(
-            made.model, made.inputs, budget=budget, by=command.by, rank=command.rank,
-            keep=command.keep, round_to=command.round_to, floor=command.floor,
-            seed=command.source.seed, head_dims=command.source.head_dims, verify=command.verify,
-        )  # fmt: skip
-    total = report.plan if made.earlier is None else report.plan.rebase(made.earlier)
-    files = _save(command, slim, total)
-    notes = [*report.warnings, *_advice(made, files)]
-    if command.json:
-        show_json(_report_json(report, budget, notes, files))
-    else:
-        _show_report(report, notes, files)
-    return 0
-
-
-def _budget(command: Prune) -> str:
-    if (command.macs is None) == (command.params is None):
-        message = "say how much to keep, by one of --macs and --params: --macs 50%"
-        raise SelectionError(message)
-    if command.macs is not None:
-        return f"macs={command.macs}"
-    return f"params={command.params}"
-
-
-def _save(command: Prune, slim: nn.Module, total: Plan) -> dict[str, str]:
-    files = {}
-    if command.out is not None:
-        with step(f"writing {command.out}"):
-            save(command.out, slim, total)
-        files["out"] = str(command.out)
-    if command.plan is not None:
-        save_plan(command.plan, total)
-        files["plan"] = str(command.plan)
-    return files
-
-
-def _advice(made: _Made, files: dict[str, str]) -> Iterator[str]:
-    if made.random:
-        yield "the weights were random; --weights FILE prunes trained ones"
-    if not files:
-        yield "nothing was saved; --out slim.tonsor keeps the slim model, --plan the plan"
-
-
-def _show_report(report: Report, notes: list[str], files: dict[str, str]) -> None:
-    rows = [
-        (name, short(before), short(after), f"{after / (before or 1):.1%}")
-        for name, (before, after) in (("parameters", report.params), ("MACs", report.macs))
-    ]
-    name = type(report.anatomy.model).__name__
-    show_table(("", "before", "after", "kept"), rows, title=name, numbers=1)
-    cut, free = len(report.plan.keep), len(report.anatomy.prunable)
-    show(f"{cut} of {free} free groups were cut, {len(report.anatomy.pinned)} may not be")
-    show(f"proven: {report.proof}" if report.proof else "not proven (--no-verify)")
-    for note in notes:
-        show(f"note: {note}", "yellow")
-    for path in files.values():
-        show(f"written: {path}", "green")
-
-
-def _report_json(
-    report: Report, budget: str, notes: list[str], files: dict[str, str]
-) -> dict[str, Any]:
-    proof = report.proof
-    return {
-        "model": type(report.anatomy.model).__name__,
-        "budget": budget,
-        "params": dict(zip(("before", "after"), report.params, strict=True)),
-        "macs": dict(zip(("before", "after"), report.macs, strict=True)),
-        "kept": report.plan.counts,
-        "proof": None if proof is None else {"error": proof.error, "tolerance": proof.tolerance},
-        "notes": notes,
-        "files": files,
-    }
 
 
 # ---------------------------------------------------------------- list, doctor

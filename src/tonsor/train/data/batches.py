@@ -87,6 +87,10 @@ class Batches:
         """How many steps an epoch has."""
         return self.count // self.size if self.drop_last else -(-self.count // self.size)
 
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of epoch 0, the same each time, for whoever wants to look at data only."""
+        return self.epoch(0)
+
     def global_size(self, step: int) -> int:
         """How many images this step has in all processes together."""
         return min(self.size, self.count - step * self.size)

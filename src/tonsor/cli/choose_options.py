@@ -1,0 +1,223 @@
+"""The options of the commands that rank and cut, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from tonsor.cli.learn_options import Images
+
+Repeated = UseAppendAction[tuple[str, ...]]
+Model = Annotated[Positional[str], arg(metavar="MODEL")]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where the model comes from, and what it runs on."""
+
+    input: Annotated[Repeated, arg(aliases=("-i",), metavar="SHAPE")] = ()
+    """An example input: 1,3,224,224 or, with a name, a type and a range,
+    ids=2,16:int64:0..100; models of the zoo know theirs, and --data says it too"""
+    args: Annotated[str, arg(metavar="JSON")] = "{}"
+    """Keywords for the class or function that makes the model, such as '{"width": 32}'"""
+    weights: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A safetensors file with the model's weights, or a slim.tonsor to go on from; for models of
+    the zoo a state dict that torch has saved will do too"""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Seed of everything random: weights that are not loaded, example inputs, some criteria"""
+    head_dims: bool = False
+    """Free the dimensions of attention heads too"""
+    traceback: bool = False
+    """Show where in the code an error came from"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """How pieces are scored."""
+
+    by: Annotated[str, arg(metavar="CRITERION")] = "l2"
+    """How pieces are scored, with options after a colon: spectral, lp:p=3; `tonsor list criteria`
+    shows the choice. Those that look at data need --data"""
+    combine: Literal["mean", "sum", "max", "producer", "normalised"] = "mean"
+    """How the weights that a group runs through are combined: over all of them, over those that
+    make the pieces only, or the mean after each has been divided by its own"""
+    score_batches: Annotated[int, arg(metavar="N")] = 8
+    """How many minibatches of training images a criterion sees that looks at data"""
+    score_batch: Annotated[int, arg(metavar="N")] = 128
+    """Images of such a minibatch"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Score the pieces of a model, and show how the scores are distributed.
+
+    $ tonsor score zoo:resnet56 --weights resnet56.safetensors --by spectral --figure norms.svg
+    """
+
+    model: Model
+    """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
+    source: OmitArgPrefixes[Source] = Source()
+    ranking: OmitArgPrefixes[Ranking] = Ranking()
+    images: OmitArgPrefixes[Images] = Images(data=None)
+    layers: Annotated[Repeated, arg(metavar="NAME")] = ()
+    """Groups, layers or patterns to show; all if not said"""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Where to save all scores as JSON; `tonsor prune --by FILE.json` cuts by them"""
+    figure: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Where to draw histograms and densities as SVG, with their data beside it"""
+    json: bool = False
+    """Print all scores as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sensitivity:
+    """Cut each group alone, in several steps, and judge what is left on the validation split.
+
+    $ tonsor sensitivity zoo:resnet20 --weights base.safetensors --data cifar10:data/cifar10
+    """
+
+    model: Model
+    """zoo:resnet20, package.module:name or path/to/file.py:name; a class, a function or a model"""
+    source: OmitArgPrefixes[Source] = Source()
+    ranking: OmitArgPrefixes[Ranking] = Ranking(by="l1")
+    images: OmitArgPrefixes[Images] = Images()
+    layers: Annotated[Repeated, arg(metavar="NAME")] = ()
+    """Groups, layers or patterns to cut; all if not said"""
+    kept: UseAppendAction[tuple[float, ...]] = ()
+    """A fraction of a group to keep; 0.9, 0.75, 0.5, 0.25 and 0.1 if not said"""
+    worst: Annotated[float, arg(metavar="DROP")] = 0.01
+    """The accuracy that a group may cost alone, for the ratios that are proposed"""
+    processes: Annotated[int, arg(metavar="N")] = 1
+    """How many processes share the work"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="FOLDER")] = Path("runs/sensitivity")
+    """Where every finished row, the table and the figure go"""
+    resume: bool = False
+    """Go on with what is in that folder"""
+    quiet: bool = False
+    """Show no progress"""
+    json: bool = False
+    """Print the result as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Along:
+    """How to train, where the schedule prunes while training."""
+
+    recipe: Annotated[str | None, arg(metavar="NAME|FILE")] = None
+    """A recipe of the papers (`tonsor list recipes`) or a TOML file; a short cosine if not said"""
+    epochs: Annotated[int | None, arg(metavar="N")] = None
+    """Passes over the training images; as many as the schedule needs and one more if not said"""
+    lr: Annotated[float | None, arg(metavar="RATE")] = None
+    """Learning rate"""
+    set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
+    """Any other field of the recipe, with its value as in TOML"""
+    run: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/prune")
+    """Where checkpoints, the recipe and the results of the training go"""
+    resume: bool = False
+    """Go on with the run in that folder"""
+    device: Annotated[str | None, arg(metavar="DEVICE")] = None
+    """cpu, cuda, ...; the best there is if not said"""
+    quiet: bool = False
+    """Show no progress"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prune:
+    """Cut a model down to a budget, prove the result right, and save it.
+
+    $ tonsor prune nets.py:ResNet --input 1,3,32,32 --budget macs=50% --out slim.tonsor
+    $ tonsor prune zoo:resnet56 --weights w.safetensors --by spectral --budget macs=44% \\
+        --schedule iterative:100/10 --data cifar10:data/cifar10 --out slim.tonsor
+    """
+
+    model: Model
+    """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
+    source: OmitArgPrefixes[Source] = Source()
+    budget: Annotated[str | None, arg(metavar="COST=KEPT")] = None
+    """What to keep: macs=50%, params=1.2M, pieces=70%, spp_speedup=2x, or another way of counting
+    (`tonsor list conventions`)"""
+    macs: Annotated[str | None, arg(metavar="KEPT")] = None
+    """The same as --budget macs=KEPT: 50%, 0.5 or an amount such as 1.2G"""
+    params: Annotated[str | None, arg(metavar="KEPT")] = None
+    """The same as --budget params=KEPT"""
+    ranking: OmitArgPrefixes[Ranking] = Ranking()
+    rank: Literal["global", "per_group", "normalised", "isomorphic"] = "global"
+    """Compare pieces over the whole model, take the same share of each group, compare after
+    dividing by each group's mean, or compare among groups of the same structure only"""
+    keep: Annotated[Repeated, arg(metavar="NAME")] = ()
+    """A module, parameter or pattern that must not be cut"""
+    ratio: Annotated[Repeated, arg(metavar="NAME=KEPT")] = ()
+    """The part of a layer to keep, as a fraction (0.5) or a number of pieces (24)"""
+    skew: Annotated[float | None, arg(metavar="LIMIT")] = None
+    """Leave groups whole whose scores have a skewness above this (0 is the usual limit): layers
+    with a tail towards small scores are the robust ones"""
+    round_to: Annotated[int, arg(metavar="N")] = 1
+    """Keep multiples of this many; convolutions often run best in eights"""
+    floor: Annotated[float, arg(metavar="LEAST")] = 0.1
+    """The least that stays of a group: a number, or below 1 a fraction of it"""
+    schedule: Annotated[str, arg(metavar="SCHEDULE")] = "one-shot"
+    """When to cut: one-shot, or while training on --data: iterative:100/10 (100 pieces each 10
+    minibatches), fraction:0.2/30 (of what is left), ramp:20/100 (20 rounds along a cubic), soft:79
+    (each 79 minibatches; what was zeroed may return)"""
+    images: OmitArgPrefixes[Images] = Images(data=None)
+    along: OmitArgPrefixes[Along] = Along()
+    recover: UseAppendAction[tuple[Literal["compensate", "batchnorm"], ...]] = ()
+    """What to do after the cut, with images but no labels: put the mean of what was removed in its
+    place, take the statistics of batch norm anew; each says what it has won"""
+    verify: bool = True
+    """Leave out the proof that the slim model computes what the masked one does"""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Where to save the slim model, with the plan inside it"""
+    plan: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Where to save the plan on its own, as JSON"""
+    json: bool = False
+    """Print the report as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """Compare criteria, or schedules, on one network with everything else the same.
+
+    Every trial has a folder of its own and is done once; the same command goes on where it was
+    stopped, and several of them on one folder share the work.
+
+    $ tonsor study criteria resnet20 --weights resnet20.safetensors --data cifar10:data/cifar10
+    """
+
+    what: Annotated[Positional[Literal["criteria", "schedules", "spsrc"]], arg(metavar="WHAT")]
+    """criteria: each of them, random and uniform. schedules: iterative against one-shot. spsrc: the
+    configurations of SPSRC by its norms and by L1"""
+    network: Annotated[Positional[str], arg(metavar="NETWORK")]
+    """A network of the zoo, such as resnet20"""
+    weights: Annotated[Path, arg(metavar="FILE")]
+    """Its trained weights"""
+    data: Annotated[str, arg(aliases=("-d",), metavar="DATA")]
+    """cifar10:FOLDER or whatever else `tonsor train --data` takes"""
+    mean: Annotated[tuple[float, ...] | None, arg(metavar="MEAN")] = None
+    """What images are normalised with, if not with what suits the data"""
+    std: Annotated[tuple[float, ...] | None, arg(metavar="STD")] = None
+    """As --mean, the standard deviation"""
+    by: Annotated[Repeated, arg(metavar="CRITERION")] = ()
+    """Criteria to compare; all there are, or those of the paper, if not said"""
+    kept: UseAppendAction[tuple[float, ...]] = ()
+    """Fractions of the cost to keep: 0.5 and 0.3 if not said; for schedules, of the filters: 0.8
+    and 0.7"""
+    seeds: Annotated[int, arg(metavar="N")] = 3
+    """How many seeds"""
+    images: Annotated[int, arg(metavar="N")] = 10_000
+    """Training images to learn from"""
+    epochs: Annotated[int, arg(metavar="N")] = 1
+    """Passes of fine-tuning over them"""
+    processes: Annotated[int, arg(metavar="N")] = 1
+    """How many trials run at a time"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="FOLDER")] = Path("runs/study")
+    """Where the trials, the tables and the figures go"""
+    quiet: bool = False
+    """Show no progress"""
+    json: bool = False
+    """Print the results as JSON"""
+    traceback: bool = False
+    """Show where in the code an error came from"""

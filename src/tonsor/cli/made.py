@@ -1,0 +1,59 @@
+"""The model that a command is about, made and filled as the command line says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from tonsor.anatomy import Anatomy, inspect
+from tonsor.cli.choose_options import Source
+from tonsor.cli.model import build, fill, find, read_inputs, zoo_inputs
+from tonsor.cli.show import step
+from tonsor.graph.inputs import Inputs
+from tonsor.plans import Plan
+
+if TYPE_CHECKING:
+    from tonsor.train.data import Splits
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A model and its inputs; `earlier` is the plan of a model that is slim already."""
+
+    model: nn.Module
+    inputs: Inputs
+    earlier: Plan | None = None
+    random: bool = False
+
+
+def make(spec: str, source: Source, splits: Splits | None = None) -> Made:
+    """Make a model; one of the zoo suits the images, whose size is the example input if need be."""
+    args = source.args
+    if splits is not None:
+        from tonsor.cli.given import suited  # brings accelerate, which bare cutting doesn't need
+
+        args = suited(spec, args, splits)
+    with step(f"importing {spec}"):
+        found = find(spec)
+    if source.input or splits is None:
+        inputs = read_inputs(source.input or zoo_inputs(spec, args), source.seed)
+    else:
+        inputs = Inputs(torch.zeros(2, *splits.shape))
+    with step(f"making {spec}"):
+        model = build(found, spec, args, source.seed)
+    if source.weights is None:
+        return Made(model, inputs, random=isinstance(found, (type, partial)))
+    with step(f"loading {source.weights}"):
+        model, earlier = fill(model, str(source.weights), spec)
+    return Made(model, inputs, earlier)
+
+
+def make_anatomy(spec: str, source: Source, splits: Splits | None = None) -> Anatomy:
+    """Make a model and inspect it."""
+    made = make(spec, source, splits)
+    with step("tracing, and trying cuts on shapes"):
+        return inspect(made.model, made.inputs, head_dims=source.head_dims)
