@@ -9,9 +9,9 @@ from torch import nn
 from tonsor.anatomy import inspect
 from tonsor.api import Report
 from tonsor.cli.choose_options import Along, Prune
+from tonsor.cli.chosen import choices
 from tonsor.cli.given import fields_set, read_recipe_named, shown_to_criteria
 from tonsor.cli.made import Made
-from tonsor.cli.prune import choices
 from tonsor.cli.show import show, step
 from tonsor.criteria.scores import Scores
 from tonsor.errors import TrainError

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from torch import nn
@@ -13,6 +12,7 @@ from tonsor.anatomy import Anatomy
 from tonsor.api import Report, prune
 from tonsor.artifact import save
 from tonsor.cli.choose_options import Prune
+from tonsor.cli.chosen import choices, scores_named
 from tonsor.cli.made import Made, make
 from tonsor.cli.show import show, show_json, show_table, step
 from tonsor.criteria.registry import find_criterion
@@ -53,40 +53,6 @@ def cut(command: Prune) -> int:
     else:
         _show(report, notes, files, won)
     return 0
-
-
-def scores_named(by: str) -> str | Scores:
-    """Read scores from a file, or check the name of a criterion."""
-    if Path(by).suffix == ".json":
-        return Scores.load(by)
-    find_criterion(by)
-    return by
-
-
-def choices(command: Prune, scores: str | Scores) -> dict[str, Any]:
-    """The options of `plan` that the command line gives."""
-    return {
-        "by": scores, "combine": command.ranking.combine, "rank": command.rank,
-        "keep": command.keep, "round_to": command.round_to, "floor": command.floor,
-        "skew": command.skew, "seed": command.source.seed,
-        "ratios": _ratios(command.ratio) or None,
-    }  # fmt: skip
-
-
-def _ratios(items: Iterable[str]) -> dict[str, float | int]:
-    """Read `NAME=0.5` and `NAME=24`; a whole number above 1 is a count."""
-    found: dict[str, float | int] = {}
-    for item in items:
-        name, equals, text = item.rpartition("=")
-        try:
-            value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            value = -1.0
-        if not equals or not name or not value > 0:
-            message = f"--ratio takes NAME=KEPT, such as layer1.0.conv1=0.5 or =24, got '{item}'"
-            raise SelectionError(message)
-        found[name] = int(value) if text.isdigit() and value > 1 else value
-    return found
 
 
 def _budget(command: Prune) -> str | None:

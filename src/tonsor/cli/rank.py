@@ -10,8 +10,8 @@ import numpy as np
 
 from tonsor.anatomy import Anatomy
 from tonsor.cli.choose_options import Ranking, Score, Sensitivity
+from tonsor.cli.chosen import scores_named
 from tonsor.cli.made import make_anatomy
-from tonsor.cli.prune import scores_named
 from tonsor.cli.show import show, show_json, show_table, step
 from tonsor.criteria.registry import find_criterion
 from tonsor.criteria.score import score

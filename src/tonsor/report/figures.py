@@ -6,28 +6,12 @@ error has no bar, and lines only connect what was asked for in the same way.
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-# Okabe and Ito's colours, which people who see few colours can tell apart too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-NEUTRAL = "#8a8f98"
-_STYLE: Any = {
-    "svg.hashsalt": "tonsor",
-    "svg.fonttype": "path",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e6ea",
-    "axes.axisbelow": True,
-    "axes.edgecolor": NEUTRAL,
-    "legend.frameon": False,
-}
+from tonsor.report.canvas import COLOURS, INK, NEUTRAL, PALE, canvas, cycle
+
+__all__ = ["COLOURS", "Point", "curves", "widths"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +31,12 @@ def curves(
     reference: tuple[str, Point] | None = None,
 ) -> str:
     """Draw one line for each series over fractions of cost, the dearest model on the left."""
-    with _canvas(6.4, 3.8) as (axes, save):
+    with canvas(6.4, 3.8) as (axes, save):
         if reference is not None:
             name, point = reference
             axes.axhline(100 * point.y, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)))
             axes.plot(100 * point.x, 100 * point.y, "D", color=NEUTRAL, markersize=6, label=name)
-        for colour, (name, points) in zip(_cycle(), series.items(), strict=False):
+        for colour, (name, points) in zip(cycle(), series.items(), strict=False):
             ordered = sorted(points, key=lambda p: -p.x)
             axes.errorbar(
                 [100 * p.x for p in ordered],
@@ -75,9 +59,9 @@ def curves(
 def widths(before: Mapping[str, int], after: Mapping[str, int]) -> str:
     """Draw how wide each group was and is now, in the order of the model."""
     names = list(before)
-    with _canvas(6.4, 0.6 + 0.24 * len(names)) as (axes, save):
+    with canvas(6.4, 0.6 + 0.24 * len(names)) as (axes, save):
         rows = range(len(names))
-        axes.barh(rows, [before[n] for n in names], color="#d9dde3", height=0.7, label="before")
+        axes.barh(rows, [before[n] for n in names], color=PALE, height=0.7, label="before")
         axes.barh(
             rows,
             [after.get(n, before[n]) for n in names],
@@ -88,7 +72,7 @@ def widths(before: Mapping[str, int], after: Mapping[str, int]) -> str:
         for row, name in zip(rows, names, strict=True):
             kept = after.get(name, before[name])
             label = f"{kept} of {before[name]}"
-            axes.text(before[name], row, f" {label}", va="center", fontsize=8, color="#3a3f47")
+            axes.text(before[name], row, f" {label}", va="center", fontsize=8, color=INK)
         axes.set_yticks(list(rows), names, fontsize=8)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
@@ -96,26 +80,3 @@ def widths(before: Mapping[str, int], after: Mapping[str, int]) -> str:
         axes.set_xlabel("channels")
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
         return save()
-
-
-def _cycle() -> Iterator[str]:
-    while True:
-        yield from COLOURS
-
-
-@contextmanager
-def _canvas(width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
-
-        def save() -> str:
-            text = io.StringIO()
-            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-            svg = text.getvalue()
-            return re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
-
-        yield axes, save
