@@ -12,6 +12,7 @@ from tonsor.cli.show import show, show_json, show_table
 from tonsor.criteria.registry import find_criterion
 from tonsor.errors import SelectionError
 from tonsor.files import replacing
+from tonsor.methods.spsrc import table1
 from tonsor.report.heatmap import heatmap
 from tonsor.report.raw import save_figure
 from tonsor.study import criteria_tell, schedules, spsrc
@@ -20,6 +21,7 @@ from tonsor.study.criteria import UNIFORM, CriteriaStudy, criteria_trial
 from tonsor.study.paired import Figure, accuracy, unpacked
 from tonsor.study.schedules import SchedulesStudy, schedules_trial
 from tonsor.study.spsrc import SpsrcStudy, spsrc_trial
+from tonsor.study.spsrc_figures import draw_spsrc
 from tonsor.study.trials import run_trials
 
 _WHOLE = "whole.json"
@@ -87,6 +89,9 @@ def _spsrc(command: Study, base: Base, seeds: tuple[int, ...]) -> int:
         quiet=command.quiet,
     )  # fmt: skip
     rows = list(spsrc.spsrc_table(chosen, found))
+    draw_spsrc(base.anatomy(base.model()), base.network, command.out)
+    if base.network == "resnet110":
+        _write(command.out / "table1.txt", f"{table1(spsrc.measured(chosen, found))}\n")
     return _told_table(command, base, found, spsrc.HEADER, rows, len(seeds))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tonsor.methods.spsrc import CONFIGURATIONS, spsrc_plan
+from tonsor.methods.spsrc import CONFIGURATIONS, PUBLISHED, spsrc_plan
 from tonsor.study.base import Base, after_cut, costs
 from tonsor.study.paired import accuracy, difference, unpacked
 from tonsor.study.trials import Trial
@@ -60,6 +60,19 @@ def spsrc_trial(study: SpsrcStudy, trial: Trial, folder: Path) -> dict[str, Any]
         "answers": told,
         "seconds": {"all": time.perf_counter() - started},
     }
+
+
+def measured(
+    study: SpsrcStudy, found: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], float]:
+    """The accuracies after fine-tuning, for the paper's own table."""
+    count = len(study.base.splits(0).test)
+    runs: dict[tuple[str, str], list[Any]] = {}
+    for result in found.values():
+        key = (result["settings"]["by"], result["settings"]["configuration"])
+        runs.setdefault(key, []).append(unpacked(result["answers"]["tuned"], count))
+    printed = {(p.method, p.configuration) for p in PUBLISHED}
+    return {key: accuracy(mine).mean for key, mine in runs.items() if key in printed}
 
 
 HEADER = (

@@ -1,0 +1,1 @@
+"""Selection: what is asked for, how pieces are ranked, and what goes."""
