@@ -51,7 +51,7 @@ BUDGETS = {
     "macs=": "can't read the budget",
     "macs": "can't read the budget",
     "macs=nan": "can't read the budget",
-    "mac=50%": "did you mean 'macs'?",
+    "mcas=50%": "did you mean 'macs'?",
     "latency=50%": "known: macs, params",
     "50%": "no budget is called '50%'",
     "": "no budget is called ''",
@@ -109,11 +109,16 @@ def test_a_module_of_another_model_is_refused(anatomy: Anatomy) -> None:
     assert "not part of the model" in text
 
 
-@pytest.mark.parametrize("kept", [0, -0.5, 1.01, 50, float("nan")])
+@pytest.mark.parametrize("kept", [0, -0.5, 1.01, 50.0, float("nan")])
 def test_ratios_out_of_range_are_refused(anatomy: Anatomy, kept: float) -> None:
     text = said(SelectionError, lambda: plan(anatomy, ratios={"first": kept}))
     assert "'first'" in text
     assert "above 0 and at most 1" in text
+
+
+def test_more_pieces_than_there_are_can_not_be_kept(anatomy: Anatomy) -> None:
+    text = said(SelectionError, lambda: plan(anatomy, ratios={"first": 17}))
+    assert "17 of the 16 pieces of 'first.weight[0]'" in text
 
 
 def test_a_ratio_for_what_is_pinned_says_why_it_is(anatomy: Anatomy) -> None:
@@ -134,6 +139,7 @@ OPTIONS = [
     ({"floor": -1}, "floor must be"),
     ({"floor": 1.5}, "floor must be"),
     ({"floor": "10%"}, "floor must be"),
+    ({"skew": "0"}, "skew must be"),
     ({"combine": "median"}, "combine must be"),
     ({"by": "rand"}, "did you mean random"),
     ({"by": "taylor-ish"}, "no criterion is called 'taylor-ish'"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from tonsor.anatomy import Anatomy, inspect
 from tonsor.criteria.score import Combine, Scores, score
+from tonsor.criteria.stream import Loss
 from tonsor.errors import ProofError
 from tonsor.explain import short
 from tonsor.plans import Plan
@@ -17,6 +18,7 @@ from tonsor.select.budget import Budget
 from tonsor.select.make import plan
 from tonsor.select.names import Named
 from tonsor.select.rank import Rank
+from tonsor.select.wishes import read_wishes
 from tonsor.surgery.blame import blame, cut_fails
 from tonsor.surgery.proof import Proof
 from tonsor.types import Pin
@@ -55,6 +57,7 @@ class Report:
         cut = len(self.plan.keep)
         lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
                      f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
+        lines += [f"  {text}" for text in _least(self.plan.made_by)]
         lines.append(f"  {self.proof}" if self.proof else "  not proven (verify=False)")
         lines += [f"  note: {w}" for w in self.warnings]
         return "\n".join(lines)
@@ -64,9 +67,10 @@ def _warnings(report: Report) -> Iterable[str]:
     made = report.plan.made_by
     if made.get("met") is False:
         yield (
-            f"the nearest reachable step keeps {made['reached']:,.0f}, "
-            f"the budget allows {made['limit']:,.0f}"
+            f"the nearest reachable step keeps {_said(made['reached'])}, "
+            f"the budget allows {_said(made['limit'])}"
         )
+    yield from made.get("notes", ())
     approximate = {
         what for name in report.plan.keep for what in report.anatomy.by_name[name].approximate
     }
@@ -77,6 +81,19 @@ def _warnings(report: Report) -> Iterable[str]:
     if report.anatomy.unreached:
         number = len(report.anatomy.unreached)
         yield f"{number} parameter(s) were never reached by the example input and are left whole"
+
+
+def _least(made: Mapping[str, Any]) -> Iterable[str]:
+    """Say how far the budget could have gone, as a budget that could be asked for."""
+    if "least" in made:
+        least, whole = made["least"], made["whole"]
+        target = made["budget"].partition("=")[0]
+        share = f", {least / whole:.1%} of the whole" if least <= whole else ""
+        yield f"the least reachable is {target}={_said(least)}{share}"
+
+
+def _said(amount: float) -> str:
+    return f"{amount:,.0f}" if float(amount).is_integer() else f"{amount:,.6g}"
 
 
 def apply(model: nn.Module, plan: Plan, *, inputs: Any = None, verify: bool = True) -> nn.Module:
@@ -97,6 +114,12 @@ def prune(
     floor: int | float = 0.1,
     combine: Combine = "mean",
     seed: int = 0,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    skew: float | None = None,
+    after: Plan | None = None,
+    quiet: bool = False,
     head_dims: bool = False,
     verify: bool = True,
 ) -> tuple[nn.Module, Report]:
@@ -113,10 +136,19 @@ def prune(
     (8, (212, 108))
     """
     anatomy = inspect(model, inputs, head_dims=head_dims)
+    read_wishes(
+        anatomy, budget, rank=rank, keep=keep, ratios=ratios, round_to=round_to, floor=floor,
+        skew=skew, after=after,
+    )  # fmt: skip
+    if not isinstance(by, Scores):  # once, for batches may be an iterator
+        by = score(
+            anatomy, by, combine=combine, batches=batches, loss=loss, at_most=at_most, seed=seed,
+            quiet=quiet,
+        )  # fmt: skip
     while True:
         decided = plan(
             anatomy, budget, by=by, rank=rank, keep=keep, ratios=ratios, round_to=round_to,
-            floor=floor, combine=combine, seed=seed,
+            floor=floor, seed=seed, skew=skew, after=after,
         )  # fmt: skip
         slim = decided.apply(anatomy.model, verify=False)
         if not verify:
@@ -124,8 +156,9 @@ def prune(
         try:
             return slim, Report(decided, anatomy, decided.prove(anatomy.model, slim))
         except ProofError:
-            pins = _blame(anatomy, decided)
-            if not pins:
+            found = _blame(anatomy, decided)
+            pins = {n: pin for n, pin in found.items() if anatomy.by_name[n].prunable}
+            if not pins:  # or what is to blame was cut by an earlier plan
                 raise
             anatomy = anatomy.pinned_also(pins)
 

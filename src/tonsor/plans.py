@@ -75,7 +75,7 @@ class Plan:
     def __str__(self) -> str:
         sizes = self.sizes
         lines = [f"Plan: {len(self.keep)} of {len(sizes)} groups lose indices"]
-        lines += [f"  {k}: {v}" for k, v in self.made_by.items()]
+        lines += [f"  {k}: {v}" for k, v in self.made_by.items() if v not in ({}, [])]
         width = max((len(n) for n in self.keep), default=0)
         lines += [f"  {n:<{width}}  {sizes[n]:>6} → {len(k)}" for n, k in self.keep.items()]
         return "\n".join(lines)

@@ -17,12 +17,16 @@ _PATIENCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Steps taken in each lane, the cost that is left, and whether the target was met."""
+    """Steps taken in each lane, the cost that is left, and whether the target was met.
+
+    `least` is the cost with every step taken: less can't be asked for.
+    """
 
     steps: tuple[int, ...]
     cost: float
     limit: float
     met: bool
+    least: float
 
 
 def choose(lanes: Sequence[Lane], meter: Meter, limit: float, fixed: Mapping[str, int]) -> Choice:
@@ -30,10 +34,10 @@ def choose(lanes: Sequence[Lane], meter: Meter, limit: float, fixed: Mapping[str
 
     The cost falls with every step, so the crossing is found by bisection. Where the piece at
     the crossing is a large one, smaller ones further on are taken in its stead, so that the
-    cost ends within half a percent below the limit if any step allows it.
+    cost ends within half a percent below the limit if any step allows it. For these alone, a
+    smaller limit may keep a piece that a larger one lets go.
     """
-    asked, limit = limit, limit * (1 + 1e-9)  # a fraction of a whole number is seldom exact
-    order = order_steps(lanes) if lanes else np.zeros(0, dtype=np.int64)
+    order = order_steps(lanes)
 
     def cost_of(steps: Indices) -> float:
         return meter({**counts_after(lanes, steps), **fixed})
@@ -46,17 +50,19 @@ def choose(lanes: Sequence[Lane], meter: Meter, limit: float, fixed: Mapping[str
     if least > limit:
         message = f"at least {least:,.0f} remains, {limit:,.0f} was asked for"
         raise BudgetError(message, minimum=least)
+    cost = least
     while low < high:
         middle = (low + high) // 2
-        if cost_of(steps_at(middle)) <= limit:
-            high = middle
+        there = cost_of(steps_at(middle))
+        if there <= limit:
+            high, cost = middle, there
         else:
             low = middle + 1
-    steps, cost = steps_at(low), cost_of(steps_at(low))
-    near = asked * (1 - TOLERANCE)
+    steps = steps_at(low)
+    near = limit * (1 - TOLERANCE)
     if cost < near and low > 0:
         steps, cost = _closer(lanes, order, low, limit, cost_of, (steps, cost))
-    return Choice(tuple(int(s) for s in steps), cost, asked, near <= cost <= limit)
+    return Choice(tuple(int(s) for s in steps), cost, limit, near <= cost <= limit, least)
 
 
 def _closer(

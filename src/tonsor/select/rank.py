@@ -5,25 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from fractions import Fraction
+from functools import cache
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from tonsor.criteria.score import Scores
 from tonsor.types import Group
 
-Rank = Literal["global", "per_group", "normalised"]
+Rank = Literal["global", "per_group", "normalised", "isomorphic"]
+RANKS: tuple[Rank, ...] = get_args(Rank)
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+Alive = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
     """Groups that lose indices together, their orders, and the counts they may have.
 
-    `orders` lists the indices of each group from the lowest score up, `kept` the allowed
-    counts of each group from the largest down, `keys` what each step down costs in the
-    ranking.
+    `orders` lists the indices of each group in the order in which they go: what is gone already,
+    then from the lowest score up, of equal scores the lowest index first. `kept` are the counts
+    that each group may have, from the one it starts with down, and `keys` what each step down
+    costs in the ranking.
     """
 
     names: tuple[str, ...]
@@ -40,52 +45,87 @@ class Lane:
 
     def step_at(self, fraction: float) -> int:
         """Return the step that leaves about this fraction."""
-        return int(np.abs(self.kept[0] / self.kept[0][0] - fraction).argmin())
+        return int(np.abs(self.kept[0] / len(self.orders[0]) - fraction).argmin())
 
 
 def make_lane(
-    groups: Sequence[Group], scores: Scores, rank: Rank, round_to: int, floor: float
+    groups: Sequence[Group],
+    scores: Scores,
+    rank: Rank,
+    round_to: int,
+    floor: float,
+    alive: Mapping[str, Alive] | None = None,
 ) -> Lane:
     """Order the pieces of tied groups and cut the order into steps.
 
     `floor` is the least that stays of a group: a number, or below 1 a fraction. A step of a
     tie removes `unit` indices of each group, and the kept count of groups whose unit is 1 is
-    a multiple of `round_to`.
+    a multiple of `round_to`. Pieces that are not `alive` are gone before the first step.
     """
-    orders = tuple(np.argsort(scores[g.name], kind="stable") for g in groups)
-    ranked = [scores[g.name][o] for g, o in zip(groups, orders, strict=True)]
-    if rank == "normalised":
-        ranked = [r / (r.mean() or 1.0) for r in ranked]
+    masks = [(alive or {}).get(g.name) for g in groups]
+    orders = tuple(_order(scores[g.name], m) for g, m in zip(groups, masks, strict=True))
     whole = groups[0].size // groups[0].unit
+    start = whole if masks[0] is None else int(masks[0].sum()) // groups[0].unit
     least = max(_least(floor, g) for g in groups)
     multiple = math.lcm(*(round_to // math.gcd(round_to, g.unit) for g in groups))
-    steps = [whole, *(n for n in range(whole - 1, 0, -1) if n % multiple == 0 and n >= least)]
-    counts = np.array(steps, dtype=np.int64)
-    gone = whole - counts
+    fewer = np.arange(start - 1, 0, -1, dtype=np.int64)
+    fewer = fewer[(fewer % multiple == 0) & (fewer >= least)]
+    counts = np.concatenate([np.array([start], dtype=np.int64), fewer])
     if rank == "per_group":
-        keys = gone[1:] / whole
+        keys = (whole - counts[1:]) / whole
     else:
-        keys = np.zeros(len(gone) - 1)
-        for row, group in zip(ranked, groups, strict=True):
-            totals = np.concatenate([[0.0], np.cumsum(row)])
-            keys += np.diff(totals[gone * group.unit]) / (np.diff(gone) * group.unit)
+        keys = np.zeros(len(fewer))
+        for group, order in zip(groups, orders, strict=True):
+            values = scores[group.name][order[(whole - start) * group.unit :]]
+            if rank == "normalised":
+                values = values / (np.abs(values).mean() or 1.0)
+            keys += _means(values, (start - counts) * group.unit)
         keys = np.maximum.accumulate(keys / len(groups))
     kept = tuple(counts * g.unit for g in groups)
     return Lane(tuple(g.name for g in groups), orders, kept, keys)
 
 
+def _order(values: Array, alive: Alive | None) -> Indices:
+    order = np.argsort(values, kind="stable")
+    if alive is None:
+        return order
+    return np.concatenate([order[~alive[order]], order[alive[order]]])
+
+
+def _means(values: Array, gone: Indices) -> Array:
+    """Return the mean of what each step removes, when so many are gone before and after it."""
+    if len(gone) < 2:
+        return np.zeros(0)
+    return np.add.reduceat(values[: gone[-1]], gone[:-1]) / np.diff(gone)
+
+
 def _least(floor: float, group: Group) -> int:
     """Return how many steps of a group must stay."""
-    wanted = math.ceil(floor * group.size) if floor < 1 else int(floor)
+    wanted = math.ceil(_exact(floor) * group.size) if floor < 1 else int(floor)
     return max(1, -(-min(wanted, group.size) // group.unit))
+
+
+@cache
+def _exact(fraction: float) -> Fraction:
+    """Return a fraction as it was written: 0.07 of 100 is 7, also in floating point."""
+    return Fraction(repr(float(fraction)))
 
 
 def order_steps(lanes: Sequence[Lane]) -> Indices:
     """Return, for each step down in the common order, the lane that takes it."""
-    owner = np.concatenate([np.full(len(x.keys), i) for i, x in enumerate(lanes)])
-    step = np.concatenate([np.arange(len(x.keys)) for x in lanes])
-    keys = np.concatenate([x.keys for x in lanes])
-    return owner[np.lexsort((owner, step, keys))]
+    owners, places = ordered(lanes)
+    return owners[places]
+
+
+def ordered(lanes: Sequence[Lane]) -> tuple[Indices, Indices]:
+    """Number the steps of all lanes, lane after lane: return whose they are, and their order.
+
+    Of equal keys, the step goes first after which fewer pieces of its group are gone.
+    """
+    owners = np.repeat(np.arange(len(lanes)), [len(x.keys) for x in lanes])
+    gone = np.concatenate([owners[:0], *(len(x.orders[0]) - x.kept[0][1:] for x in lanes)])
+    keys = np.concatenate([np.zeros(0), *(x.keys for x in lanes)])
+    return owners, np.lexsort((owners, gone, keys))
 
 
 def counts_after(lanes: Sequence[Lane], steps: Mapping[int, int] | Indices) -> dict[str, int]:
