@@ -2,15 +2,19 @@
 
 A value is *fixed* if it depends on parameters, buffers and constants only, such as a weight that
 was transposed or normalised. An operator that reads something fixed together with data is a use
-of every parameter behind the fixed value.
+of every parameter behind the fixed value. Room that data is written into is data from then on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from tonsor.types import Graph, Solution, leaves
+import torch
+
+from tonsor.types import Graph, Op, Solution, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +27,15 @@ class Use:
 
     def makes(self, solution: Solution, leaf: str) -> bool:
         """Whether a leaf comes into being here: it is in what comes out, not in what comes in."""
-        return _through(solution, self.outputs, leaf) and not self.reads(solution, leaf)
+        return self.shows(solution, leaf) and not self.reads(solution, leaf)
 
     def reads(self, solution: Solution, leaf: str) -> bool:
         """Whether a leaf is in the data that comes in."""
         return _through(solution, self.data, leaf)
+
+    def shows(self, solution: Solution, leaf: str) -> bool:
+        """Whether a leaf is in what comes out."""
+        return _through(solution, self.outputs, leaf)
 
 
 def uses(graph: Graph) -> Mapping[str, tuple[Use, ...]]:
@@ -39,17 +47,54 @@ def uses(graph: Graph) -> Mapping[str, tuple[Use, ...]]:
         elif value.origin in ("buffer", "constant"):
             behind[value.id] = frozenset()
     found: dict[int, list[Use]] = {}
+    room = _Room()
     for op in graph.ops:
         inputs = tuple(dict.fromkeys(op.inputs))
         outputs = tuple(v for v in op.outputs if v is not None)
         data = tuple(v for v in inputs if v not in behind)
         parameters = frozenset[int]().union(*(behind[v] for v in inputs if v in behind))
+        room.note(op, inputs, outputs)
         if not data:
             behind |= dict.fromkeys(outputs, parameters)
             continue
-        for parameter in parameters:
+        for value in outputs:
+            if value in behind:  # data is written into what was fixed
+                for shared in room.of(value):
+                    if graph.values[shared].origin != "parameter":
+                        behind.pop(shared, None)
+        for parameter in parameters if outputs else ():
             found.setdefault(parameter, []).append(Use(op.index, data, outputs))
     return {graph.name_of[v]: tuple(u) for v, u in found.items()}
+
+
+class _Room:
+    """Which values are views of the same memory."""
+
+    def __init__(self) -> None:
+        self._base: dict[int, int] = {}
+        self._views: dict[int, list[int]] = {}
+
+    def note(self, op: Op, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+        if inputs and _is_view(op.name, op.overload):
+            base = self._base.get(inputs[0], inputs[0])
+            for value in outputs:
+                if value not in self._base and value != base:
+                    self._base[value] = base
+                    self._views.setdefault(base, []).append(value)
+
+    def of(self, value: int) -> list[int]:
+        base = self._base.get(value, value)
+        return [base, *self._views.get(base, ())]
+
+
+@lru_cache(maxsize=4096)
+def _is_view(name: str, overload: str) -> bool:
+    """Whether what an operator returns lies in the memory of what it was given."""
+    found: Any = torch.ops
+    for step in (*name.split("."), overload or "default"):
+        found = getattr(found, step, None)
+    schema = getattr(found, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
 def _through(solution: Solution, values: tuple[int, ...], leaf: str) -> bool:

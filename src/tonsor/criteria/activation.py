@@ -28,4 +28,5 @@ def hrank(map: Tensor) -> Tensor:
     """
     if map.dim() != 4 or min(map.shape[2:]) == 1:
         return NotImplemented
-    return torch.linalg.matrix_rank(map.float()).double().mean(1)
+    exact = map if map.dtype == torch.float64 else map.float()  # no ranks in half precision
+    return torch.linalg.matrix_rank(exact).double().mean(1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tonsor.criteria.registry import criterion
+from tonsor.families.channels import as_real
 
 Distance = Literal["l2", "l1", "cosine"]
 
@@ -16,8 +17,7 @@ Distance = Literal["l2", "l1", "cosine"]
 @criterion("geometric_median")
 def geometric_median(weight: Tensor, *, distance: Distance = "l2") -> Tensor:
     """The sum of distances to all other pieces (FPGM: He et al., 2019); the nearest go first."""
-    flat = weight.flatten(1) if weight.dim() > 1 else weight[:, None]
-    flat = flat.double()
+    flat = _flat(weight)
     if distance == "cosine":
         unit = F.normalize(flat, dim=1)
         return (1 - unit @ unit.T).sum(1)
@@ -27,5 +27,10 @@ def geometric_median(weight: Tensor, *, distance: Distance = "l2") -> Tensor:
 @criterion("median")
 def median(weight: Tensor) -> Tensor:
     """The Euclidean distance to the elementwise median of the pieces; the nearest go first."""
-    flat = weight.flatten(1) if weight.dim() > 1 else weight[:, None]
-    return (flat - flat.median(0).values).double().norm(dim=1)
+    flat = _flat(weight)
+    return (flat - flat.median(0).values).norm(dim=1)
+
+
+def _flat(weight: Tensor) -> Tensor:
+    weight = as_real(weight)
+    return (weight.flatten(1) if weight.dim() > 1 else weight[:, None]).double()

@@ -14,20 +14,23 @@ What a criterion is handed, pieces always in front, and what it returns, one num
 | `maps` | `map[piece, sample, ...]`, for each minibatch |
 | `map_gradients` | `map`, gradient of the loss of each sample, for each minibatch |
 
-Scores of minibatches are averaged. Keyword arguments are options, given as `name:option=value`.
+Scores of minibatches are averaged, each counting for its number of samples. A criterion returns
+`NotImplemented` where what it is shown says nothing. Complex weights are shown as pairs of real
+numbers, but to `weights`, which gets them as they are. Keyword arguments are options, given as
+`name:option=value`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_type_hints
 
 from torch import Tensor
 
-from tonsor.errors import SelectionError
+from tonsor.errors import ScoreError, SelectionError
 
 Needs = Literal[
     "weights", "kernels", "scales", "scale_gradients", "gradients", "squares", "curvature",
@@ -77,7 +80,14 @@ class Registered:
 
     def __call__(self, *seen: Any) -> Tensor:
         """Score what is shown, with the options that were asked for."""
-        return self.function(*seen, **self.options)
+        found = self.function(*seen, **self.options)
+        if found is NotImplemented or (
+            isinstance(found, Tensor) and found.shape == seen[0].shape[:1]
+        ):
+            return found
+        got = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else found
+        message = f"'{self.name}' must give one number for each of {len(seen[0])} pieces, not {got}"
+        raise ScoreError(message)
 
     def __str__(self) -> str:
         given = ",".join(f"{k}={v}" for k, v in self.options.items())
@@ -107,6 +117,9 @@ def criterion(
         if name in CRITERIA:
             message = f"a criterion named '{name}' exists already"
             raise ValueError(message)
+        if needs == "map_gradients" and where == "read":
+            message = f"'{name}' can't have where='read': gradients are of maps as they are made"
+            raise ValueError(message)
         CRITERIA[name] = Registered(name, function, needs, where, unit, reads_weights)
         return function
 
@@ -124,16 +137,13 @@ def find_criterion(by: object) -> Registered:
         raise SelectionError(message)
     name, _, given = by.partition(":")
     if name not in CRITERIA:
-        close = get_close_matches(name, CRITERIA, n=3)
+        close = get_close_matches(name, CRITERIA, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(CRITERIA)}"
         message = f"no criterion is called '{name}'; {hint}"
         raise SelectionError(message)
     found = CRITERIA[name]
     options = dict(_option(found, item) for item in given.split(",")) if given else {}
-    return Registered(
-        found.name, found.function, found.needs, found.where, found.unit, found.reads_weights,
-        options,
-    )  # fmt: skip
+    return replace(found, options=options)
 
 
 def _option(found: Registered, item: str) -> tuple[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,13 +70,15 @@ def score(
         message = f"the model is on the meta device and can't run for '{found.name}'; load it first"
         raise ScoreError(message)
     gatherer = gatherer_for(anatomy, found, seed)
-    with torch.random.fork_rng([]):
-        stream(
-            anatomy.model, batches, gatherer, loss=loss, backward=found.needs in BACKWARD,
-            singly=found.needs == "squares", at_most=at_most, about=f"scoring by {found}",
-            quiet=quiet,
-        )  # fmt: skip
-    return from_rows(anatomy, found, gatherer.rows(), combine, gatherer.unscored)
+    if gatherer.scored:
+        with alone(seed), second_order.derivable(found.needs == "curvature"):
+            stream(
+                anatomy.model, batches, gatherer, loss=loss, backward=found.needs in BACKWARD,
+                singly=found.needs == "squares", at_most=at_most, about=f"scoring by {found}",
+                quiet=quiet,
+            )  # fmt: skip
+    rows = gatherer.rows() if gatherer.scored else {}
+    return from_rows(anatomy, found, rows, combine, gatherer.unscored)
 
 
 def gatherer_for(anatomy: Anatomy, found: Registered, seed: int = 0) -> Gatherer:
@@ -119,13 +122,18 @@ def from_rows(
 
 
 def _still(anatomy: Anatomy, found: Registered, combine: Combine, seed: int) -> Scores:
-    rows: dict[str, list[Row]] = {}
-    reasons: dict[str, str] = {}
-    with torch.random.fork_rng([]), torch.no_grad():
-        torch.manual_seed(seed)
-        for group in anatomy.prunable:
-            rows[group.name], reasons[group.name] = still_rows(anatomy, group, found)
+    with alone(seed), torch.no_grad():
+        rows, reasons = still_rows(anatomy, found)
     return from_rows(anatomy, found, rows, combine, reasons)
+
+
+@contextmanager
+def alone(seed: int) -> Iterator[None]:
+    """Draw from this seed, and afterwards have torch go on as if nothing had been drawn."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _unit(row: Row) -> Row:

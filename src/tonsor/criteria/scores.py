@@ -55,9 +55,8 @@ class Scores:
             yield f"'{self.by}' gives {pieces} pieces of {_some(partly)} a score they share"
         if self.unscored:
             name, why = next(iter(self.unscored.items()))
-            yield (
-                f"'{self.by}' can't judge {_some(self.unscored)}, and they stay whole; {name}: {why}"
-            )
+            groups = _some(self.unscored)
+            yield f"'{self.by}' can't judge {groups}, and they stay whole; {name}: {why}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `from_json` reads back."""

@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from tonsor.anatomy import Anatomy
-from tonsor.criteria.geometry import Geometry, geometries, kernels
-from tonsor.criteria.registry import Registered
 from tonsor.criteria.gather import row
+from tonsor.criteria.geometry import geometries, kernels
+from tonsor.criteria.registry import Registered
 from tonsor.criteria.rows import Row
 from tonsor.errors import ScoreError
 from tonsor.families.channels import Part, parts
-from tonsor.families.norms import scales
+from tonsor.families.norms import scale_and_shift, scales
 from tonsor.types import Group
 
+Shown = Iterator[tuple[Part, tuple[object, ...]]]
 
-def still_rows(anatomy: Anatomy, group: Group, found: Registered) -> tuple[list[Row], str]:
-    """Return the rows of a group, and where there are none, why."""
-    if found.needs == "scales":
-        rows = [
-            _row(part, found(part.of(_values(anatomy, part, found))))
-            for part in scales(anatomy, group)
-        ]
-        return rows, "" if rows else "no BatchNorm with a scale runs along it"
-    shown = _with_geometry(anatomy, group) if found.needs == "kernels" else parts(anatomy, group)
-    rows: list[Row] = []
-    for item in shown:
-        part, geometry = item if isinstance(item, tuple) else (item, None)
-        view = part.of(_values(anatomy, part, found))
-        if geometry is None:
-            rows.append(_row(part, found(view)))
+
+def still_rows(anatomy: Anatomy, found: Registered) -> tuple[dict[str, list[Row]], dict[str, str]]:
+    """Return the rows of all groups that may be cut, and why some have none."""
+    shown, why = _looker(anatomy, found)
+    rows: dict[str, list[Row]] = {}
+    reasons: dict[str, str] = {}
+    for group in anatomy.prunable:
+        mine = [_row(part, found(*given)) for part, given in shown(group)]
+        if mine:
+            rows[group.name] = mine
         else:
-            rows.append(_row(part, found(kernels(view, geometry), geometry)))
-    return rows, "" if rows else "none of its weights is a convolution or linear layer"
+            reasons[group.name] = why
+    return rows, reasons
 
 
-def _with_geometry(anatomy: Anatomy, group: Group) -> Iterator[tuple[Part, Geometry]]:
-    known = geometries(anatomy)
-    for part in parts(anatomy, group):
-        geometry = known.get(part.member.tensor)
-        if geometry is not None:
-            yield part, geometry.seen_from(part.made)
+def _looker(anatomy: Anatomy, found: Registered) -> tuple[Callable[[Group], Shown], str]:
+    """What shows a criterion the places of a group, and what it means if there are none."""
+
+    def view(part: Part) -> Tensor:
+        return part.of(_values(anatomy, part, found))
+
+    if found.needs == "scales":
+        known = scale_and_shift(anatomy)
+        return (
+            lambda group: ((p, (view(p),)) for p in scales(anatomy, group, known)),
+            "no BatchNorm with a scale runs along it",
+        )
+    if found.needs == "kernels":
+        forms = geometries(anatomy)
+
+        def kernel(group: Group) -> Shown:
+            for part in parts(anatomy, group):
+                form = forms.get(part.member.tensor)
+                if form is not None:
+                    yield part, (kernels(view(part), form), form.seen_from(part.made))
+
+        return kernel, "none of its weights is a convolution or linear layer"
+    return lambda group: ((p, (view(p),)) for p in parts(anatomy, group)), "it has no weights"
 
 
 def _values(anatomy: Anatomy, part: Part, found: Registered) -> Tensor:

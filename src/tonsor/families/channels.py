@@ -7,13 +7,18 @@ over the other dimensions; nothing is copied.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tonsor.anatomy import Anatomy
-from tonsor.types import Axis, Concat, Group, Leaf, Member
+from tonsor.axes.uses import Use
+from tonsor.types import Axis, Concat, Group, Leaf, Member, refs
+
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,19 @@ def views(tensor: Tensor, axis: Axis, leaf: str) -> Iterator[Tensor]:
     elif isinstance(axis, Concat):
         start = 0
         for segment in axis.segments:
-            yield from views(tensor.narrow(0, start, segment.size), segment, leaf)
+            if times(segment, leaf):
+                yield from views(tensor.narrow(0, start, segment.size), segment, leaf)
             start += segment.size
     else:
         grid = tensor.unflatten(0, [f.size for f in axis.factors])
         for i, factor in enumerate(axis.factors):
-            yield from views(grid.movedim(i, 0), factor, leaf)
+            if times(factor, leaf):
+                yield from views(grid.movedim(i, 0), factor, leaf)
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """View complex numbers as pairs of real ones, along a last dimension."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def times(axis: Axis, leaf: str) -> int:
@@ -85,18 +97,61 @@ def times(axis: Axis, leaf: str) -> int:
 
 def _places(anatomy: Anatomy, group: Group, members: list[Member]) -> Iterator[Part]:
     tensors, seen = anatomy.parameters, set[tuple[int, int]]()
+    along = Counter(m.tensor for m in group.members)
     for member in members:
         tensor = tensors[member.tensor]
         if (id(tensor), member.dim) in seen:
             continue  # tied
         seen.add((id(tensor), member.dim))
-        made = _made(anatomy, member, group.name)
+        made = _makes(anatomy, member, group.name, twice=along[member.tensor] > 1)
         for place in range(times(member.axis, group.name)):
             yield Part(member, made, group.name, place)
 
 
-def _made(anatomy: Anatomy, member: Member, leaf: str) -> bool:
-    """Whether a parameter makes a leaf: in every use it comes out and did not come in."""
-    first = anatomy.graph.name_of[anatomy.graph.tensors[member.tensor]]
-    found = anatomy.uses.get(first, ())
-    return bool(found) and all(use.makes(anatomy.solution, leaf) for use in found)
+def _makes(anatomy: Anatomy, member: Member, leaf: str, *, twice: bool) -> bool:
+    """Whether a parameter makes a leaf along this dimension, in any of its uses."""
+    value = anatomy.graph.tensors[member.tensor]
+    for use in anatomy.uses.get(anatomy.graph.name_of[value], ()):
+        out = _comes_out(anatomy, use, member.tensor)
+        here = out is None or out == member.dim
+        if here and makes_in(anatomy, use, member.tensor, leaf, twice=twice):
+            return True
+    return False
+
+
+def makes_in(anatomy: Anatomy, use: Use, tensor: str, leaf: str, *, twice: bool) -> bool:
+    """Whether a leaf comes into being in this use of a parameter.
+
+    It comes out and did not come in; or it did, and is made anew, as the parameter runs along it
+    `twice` and sums over one of its dimensions.
+    """
+    if not use.shows(anatomy.solution, leaf):
+        return False
+    return not use.reads(anatomy.solution, leaf) or (
+        twice and _comes_out(anatomy, use, tensor) is not None
+    )
+
+
+def sums_in(anatomy: Anatomy, use: Use, tensor: str, leaf: str, *, twice: bool) -> bool:
+    """Whether a parameter takes a leaf in and sums over it: what comes out is not the same."""
+    if not use.reads(anatomy.solution, leaf):
+        return False
+    return not use.shows(anatomy.solution, leaf) or (
+        twice and _comes_out(anatomy, use, tensor) is not None
+    )
+
+
+def _comes_out(anatomy: Anatomy, use: Use, tensor: str) -> int | None:
+    """The dimension of a weight that its operator puts out; None where that is not known."""
+    op, value = anatomy.graph.ops[use.op], anatomy.graph.tensors[tensor]
+    rank, name = len(anatomy.axes(tensor)), op.name.partition(".")[2]
+    places = [k for k, v in op.args.items() if value in refs((v,))]
+    if rank < 2 or len(places) != 1:
+        return None
+    if "conv" in name:
+        return 1 if "transpose" in name or op.get("transposed", False) else 0
+    if name == "linear" or name in _RECURRENT:
+        return 0
+    if name in ("matmul", "mm", "bmm") and places[0] in ("other", "mat2"):
+        return rank - 1
+    return None

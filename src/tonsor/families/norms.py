@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from tonsor.anatomy import Anatomy
 from tonsor.cost.ops import BATCH_NORMS
@@ -10,9 +10,9 @@ from tonsor.families.channels import Part, vectors
 from tonsor.types import Group, Ref
 
 
-def scales(anatomy: Anatomy, group: Group) -> Iterator[Part]:
-    """Yield the places of the scales of BatchNorms."""
-    known = scale_and_shift(anatomy)
+def scales(anatomy: Anatomy, group: Group, known: Container[str] | None = None) -> Iterator[Part]:
+    """Yield the places of the scales of BatchNorms; `known` are those of the whole model."""
+    known = scale_and_shift(anatomy) if known is None else known
     for part in vectors(anatomy, group):
         if part.member.tensor in known:
             yield part
