@@ -46,7 +46,7 @@ def heatmap(
                 known = math.isfinite(value)
                 fill = colours(place) if known else PALE
                 axes.add_patch(_cell(column, row, fill))
-                ink = "white" if known and abs(place - 0.5) > 0.32 else INK
+                ink = "white" if known and abs(place - 0.5) > 0.2 else INK
                 text = f"{value:.{digits}f}" if known else "–"  # noqa: RUF001 a dash, not a minus
                 axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
         axes.set_xlim(-0.5, len(across) - 0.5)

@@ -97,7 +97,8 @@ class Base:
             f"Criteria that look at data see {self.score_batches} batches of {self.batch} images.",
             f"Statistics of batch norm are taken anew from {self.calibrate} batches of 200.",
             "± is one standard error over the images (of the mean over the seeds); differences are "
-            "paired, image by image.",
+            "paired, image by image. The chance of drawing and training is not in it: that is what "
+            "seeds differ by. Of twenty comparisons, one is beyond two errors by chance alone.",
         ]
 
 
