@@ -83,6 +83,7 @@ def main() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     found = everything(rank, world)
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(found))
+    dist.barrier()  # gloo aborts a process whose partner goes away while it still listens
     dist.destroy_process_group()
 
 
