@@ -93,7 +93,25 @@ def test_it_says_when_random_wins() -> None:
 def test_the_page_carries_its_conditions() -> None:
     study = CriteriaStudy(base=BASE, by=("l1", RANDOM), kept=(0.5,), seeds=(0,))
     page = "\n".join(markdown(study, made_up({"l1": [0.9], RANDOM: [0.7]}), Figure(0.95, 0.01)))
-    for said in ("360 test images", "100 training images", "paired", "per_group", "bf16", "1 seed"):
+    for said in (
+        "360 test images",
+        "100 training images",
+        "paired",
+        "per_group",
+        "bf16",
+        "one seed",
+    ):
         assert said in page
     assert "### 50% of the MACs removed" in page
     assert page.index("| l1 |") < page.index("| *random* |")
+
+
+def test_a_seed_that_is_not_whole_is_left_out_and_that_is_said() -> None:
+    study = CriteriaStudy(base=BASE, by=("l1", RANDOM), kept=(0.5,), seeds=(0, 1))
+    found = made_up({"l1": [0.9, 0.1], RANDOM: [0.7]})
+    told = {line.by: line for line in lines(study, found, 0.5)}
+    assert told["l1"].seeds == told[RANDOM].seeds == 1
+    assert told["l1"].stages["tuned"].mean == pytest.approx(0.9)
+    assert told["l1"].over_random is not None
+    page = "\n".join(markdown(study, found, Figure(0.95, 0.01)))
+    assert "### 50% of the MACs removed, 1 of 2 seeds" in page

@@ -88,8 +88,9 @@ class Base:
             f"Network: {self.network} with the weights of `{Path(self.weights).name}`; data: "
             f"{given.name}. Judged on {len(given.test):,} test images, the same for every row; "
             "nothing was chosen by looking at them.",
-            f"Learned from: {len(given.train):,} training images, drawn anew for each of {seeds} "
-            f"seed{'s' if seeds > 1 else ''} (scores, statistics and fine-tuning take no others).",
+            f"Learned from: {len(given.train):,} training images, drawn by "
+            f"{f'each of {seeds} seeds' if seeds > 1 else 'one seed'} (scores, statistics and "
+            "fine-tuning take no others).",
             f"Fine-tuning: {recipe.epochs} pass{'es' if recipe.epochs > 1 else ''} over them, SGD "
             f"with Nesterov momentum {recipe.momentum:g}, rate {recipe.lr:g} by a cosine to 0, "
             f"decay {recipe.weight_decay:g}, batch {recipe.batch}, crops and flips, precision "

@@ -41,8 +41,15 @@ HEADER = (
 
 
 def lines(study: CriteriaStudy, found: Mapping[str, Mapping[str, Any]], kept: float) -> list[Line]:
-    """The criteria at one budget, the best after fine-tuning first."""
-    grouped = by_criterion(found, kept)
+    """The criteria at one budget, the best after fine-tuning first.
+
+    Seeds that not every criterion has been through are left out, if any is whole.
+    """
+    whole = whole_seeds(study, found, kept)
+    grouped = {
+        by: [r for r in results if not whole or r["settings"]["seed"] in whole]
+        for by, results in by_criterion(found, kept).items()
+    }
     count = len(study.base.splits(0).test)
 
     def right(results: Sequence[Mapping[str, Any]], stage: str) -> list[Answers]:
@@ -66,6 +73,15 @@ def lines(study: CriteriaStudy, found: Mapping[str, Mapping[str, Any]], kept: fl
     return sorted(told, key=lambda line: -line.stages["tuned"].mean)
 
 
+def whole_seeds(
+    study: CriteriaStudy, found: Mapping[str, Mapping[str, Any]], kept: float
+) -> tuple[int, ...]:
+    """The seeds that every criterion has been through at one budget."""
+    grouped = by_criterion(found, kept)
+    done = [{r["settings"]["seed"] for r in grouped.get(by, ())} for by in study.criteria()]
+    return tuple(seed for seed in study.seeds if all(seed in seeds for seeds in done))
+
+
 def markdown(
     study: CriteriaStudy, found: Mapping[str, Mapping[str, Any]], whole: Figure
 ) -> Iterator[str]:
@@ -76,7 +92,9 @@ def markdown(
         if not told:
             continue
         yield ""
-        yield f"### {1 - kept:.0%} of the MACs removed"
+        seeds = max(line.seeds for line in told)
+        fewer = f", {seeds} of {len(study.seeds)} seeds" if seeds < len(study.seeds) else ""
+        yield f"### {1 - kept:.0%} of the MACs removed{fewer}"
         yield ""
         yield "| " + " | ".join(HEADER) + " |"
         yield "|---|" + "--:|" * (len(HEADER) - 1)
