@@ -258,3 +258,23 @@ def test_complex_weights_are_refused(name: str) -> None:
 
 def test_all_of_them_are_registered_for_kernels() -> None:
     assert {CRITERIA[name].needs for name in (*NORMS, *KERNEL_NORMS)} == {"kernels"}
+
+
+def test_the_number_of_threads_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    seen: list[int] = []
+
+    def largest(*_: object) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        message = "no convergence"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("tonsor.criteria.convmatrix.eigenvalues", largest)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="no convergence"):
+            scores("spectral", torch.randn(2, 3, 3, 3), geometry((3, 3), (4, 4)))
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tonsor.criteria.registry import criterion
+from tonsor.criteria.threads import one_thread
 
 
 @criterion("apoz", needs="maps", where="read")
@@ -29,4 +30,5 @@ def hrank(map: Tensor) -> Tensor:
     if map.dim() != 4 or min(map.shape[2:]) == 1:
         return NotImplemented
     exact = map if map.dtype == torch.float64 else map.float()  # no ranks in half precision
-    return torch.linalg.matrix_rank(exact).double().mean(1)
+    with one_thread():
+        return torch.linalg.matrix_rank(exact).double().mean(1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tonsor.criteria.extrapolate import extrapolated
 from tonsor.criteria.lanczos import largest
 from tonsor.criteria.line import Line, Lines
+from tonsor.criteria.threads import one_thread
 from tonsor.criteria.toeplitz import BLOCK, eigenvalues, operator
 
 DENSE = 256  # positions up to which finding all eigenvalues is the fastest way
@@ -65,7 +66,8 @@ def by_piece(kernel: Tensor, norm: Callable[[Tensor], Tensor], numbers: int = 1)
         sound = size.isfinite() & (size > 0)
         if sound.any():
             one = some[sound].double() / size[sound, None, None]
-            size[sound] *= norm(one.mT @ one)
+            with one_thread():
+                size[sound] *= norm(one.mT @ one)
         found.append(size)
     return torch.cat(found)
 
