@@ -213,3 +213,15 @@ def test_tied_weights_are_looked_at_once() -> None:
     scores = score(tonsor.inspect(model, torch.randn(2, 3)), "l1")
     wanted = (model.a.weight.abs().sum(1) + model.last.weight.abs().sum(0)) / 2
     torch.testing.assert_close(torch.tensor(scores["a.weight[0]"]).float(), wanted.detach())
+
+
+def test_what_only_reads_is_not_scored_where_makers_are_asked_for() -> None:
+    maker, reader = nn.Linear(4, 6), nn.Linear(6, 3)
+    anatomy = tonsor.inspect(nn.Sequential(maker, nn.ReLU(), reader), torch.zeros(2, 4))
+    with torch.no_grad():
+        reader.weight[0, 0] = torch.nan
+    found = tonsor.score(anatomy, "l2", combine="producer")
+    wanted = maker.weight.detach().norm(dim=1).double()
+    torch.testing.assert_close(torch.from_numpy(found["0.weight[0]"]), wanted)
+    with pytest.raises(ScoreError):
+        tonsor.score(anatomy, "l2", combine="mean")

@@ -123,7 +123,7 @@ def from_rows(
 
 def _still(anatomy: Anatomy, found: Registered, combine: Combine, seed: int) -> Scores:
     with alone(seed), torch.no_grad():
-        rows, reasons = still_rows(anatomy, found)
+        rows, reasons = still_rows(anatomy, found, makers=combine == "producer")
     return from_rows(anatomy, found, rows, combine, reasons)
 
 

@@ -19,13 +19,19 @@ from tonsor.types import Group
 Shown = Iterator[tuple[Part, tuple[object, ...]]]
 
 
-def still_rows(anatomy: Anatomy, found: Registered) -> tuple[dict[str, list[Row]], dict[str, str]]:
-    """Return the rows of all groups that may be cut, and why some have none."""
+def still_rows(
+    anatomy: Anatomy, found: Registered, *, makers: bool = False
+) -> tuple[dict[str, list[Row]], dict[str, str]]:
+    """Return the rows of all groups that may be cut, and why some have none.
+
+    With `makers`, places that only read are not scored where there are others.
+    """
     shown, why = _looker(anatomy, found)
     rows: dict[str, list[Row]] = {}
     reasons: dict[str, str] = {}
     for group in anatomy.prunable:
-        mine = [_row(part, found(*given)) for part, given in shown(group)]
+        mine = [_row(p, found(*given)) for p, given in shown(group) if p.made] if makers else []
+        mine = mine or [_row(p, found(*given)) for p, given in shown(group)]
         if mine:
             rows[group.name] = mine
         else:

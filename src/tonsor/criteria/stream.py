@@ -274,7 +274,7 @@ def shown(batches: Iterable[Any], at_most: int | None, about: str, quiet: bool) 
     total = len(batches) if isinstance(batches, Sized) else None
     if at_most is not None:
         total = at_most if total is None else min(total, at_most)
-    limited = itertools.islice(_epoch(batches), at_most)
+    limited = itertools.islice(batches, at_most)
     console = Console(file=sys.stderr)
     if quiet or not console.is_terminal:
         yield from limited
@@ -286,9 +286,3 @@ def shown(batches: Iterable[Any], at_most: int | None, about: str, quiet: bool) 
         for batch in limited:
             yield batch
             bar.advance(task)
-
-
-def _epoch(batches: Any) -> Any:
-    """Iterate over a loader, or over the first epoch of batches that have several."""
-    epoch = getattr(batches, "epoch", None)
-    return epoch(0) if callable(epoch) else batches
