@@ -14,6 +14,8 @@ from torch import nn
 from tonsor.axes.solve import has_rule, solve
 from tonsor.axes.uses import Use, uses
 from tonsor.cost.account import Account, account
+from tonsor.cost.dropped import without
+from tonsor.drops import Drop
 from tonsor.errors import TonsorError
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
 from tonsor.graph.collector import uncollected
@@ -113,6 +115,10 @@ class Anatomy:
         for group in self.groups:
             if any(_owner(m.tensor) == module or m.tensor == module for m in group.members):
                 yield group
+
+    def cost_without(self, drops: Sequence[Drop]) -> Account:
+        """Return the cost of everything once some blocks are gone."""
+        return without(self.cost, self.graph, drops)
 
     def pinned_also(self, pins: Mapping[str, Pin]) -> Anatomy:
         """Return the same anatomy with more groups pinned."""

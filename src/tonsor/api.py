@@ -37,12 +37,14 @@ class Report:
     @property
     def macs(self) -> tuple[int, int]:
         """Multiply-accumulates for one sample, before and after."""
-        return self.anatomy.cost.macs(), self.anatomy.cost.macs(self.plan.counts)
+        after = self.anatomy.cost_without(self.plan.drops)
+        return self.anatomy.cost.macs(), after.macs(self.plan.counts)
 
     @property
     def params(self) -> tuple[int, int]:
         """Parameters, before and after."""
-        return self.anatomy.cost.params(), self.anatomy.cost.params(self.plan.counts)
+        after = self.anatomy.cost_without(self.plan.drops)
+        return self.anatomy.cost.params(), after.params(self.plan.counts)
 
     @property
     def warnings(self) -> tuple[str, ...]:

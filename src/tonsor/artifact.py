@@ -24,6 +24,7 @@ from tonsor.graph.trace import unwrap
 from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
+from tonsor.surgery.dropping import drop_blocks, gone
 from tonsor.surgery.slice import cut_tensor, replace_parameter
 from tonsor.types import Cut
 
@@ -83,6 +84,8 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
     keep = plan.cut().keep
     found = {name: tuple(tensor.shape) for name, tensor in named_tensors(slim)}
     for name, shape in plan.fingerprint.items():
+        if gone(plan.drops, name):
+            continue
         left = _left(shape, keep.get(name))
         if found.get(name) != left:
             message = (
@@ -92,7 +95,7 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
             )
             raise PlanError(message)
     for name in found:
-        if name not in plan.fingerprint:
+        if name not in plan.fingerprint or gone(plan.drops, name):
             message = f"the model has a tensor '{name}' that the plan knows nothing of"
             raise PlanError(message)
 
@@ -202,9 +205,11 @@ class _Weights:
 
 def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
     transient = _transient(model)
-    _check_names(model, weights, transient)
+    _check_names(model, cut, weights, transient)
 
     def replace(name: str, tensor: Tensor) -> Tensor:
+        if gone(cut.drops, name):
+            return tensor  # thrown away with its block
         kept = cut.keep.get(name)
         data = tensor.detach().clone() if kept is None else cut_tensor(tensor, kept)
         if name in transient:
@@ -220,6 +225,7 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
     slim = clone(model, replace)
     try:
         mend(slim, cut)
+        drop_blocks(slim, cut.drops)
     except (AttributeError, LookupError, TypeError) as error:
         message = (
             f"'{weights.path}' knows sizes held in attributes that this {type(model).__name__} "
@@ -229,12 +235,12 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
     return slim
 
 
-def _check_names(model: nn.Module, weights: _Weights, transient: set[str]) -> None:
+def _check_names(model: nn.Module, cut: Cut, weights: _Weights, transient: set[str]) -> None:
     """Raise where the file has too much, too little, or other ties than the model."""
     wanted: dict[int, str] = {}
     needed = set()
     for name, tensor in named_tensors(model):
-        if name in transient:
+        if name in transient or gone(cut.drops, name):
             continue
         stored = weights.canonical(name)
         needed.add(stored)

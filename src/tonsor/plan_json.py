@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tonsor.drop_json import drop_from_json, drop_to_json
 from tonsor.errors import PlanError
 from tonsor.files import replacing
 from tonsor.graph.describe import describe, make_inputs
@@ -23,8 +24,8 @@ from tonsor.surgery.ties import Tie, broken
 from tonsor.types import Axis, Leaf, Mend, Product, concat, product
 
 FORMAT = "tonsor plan"
-VERSION = 2
-READABLE = (1, 2)  # version 1 knew no ties
+VERSION = 3
+READABLE = (1, 2, 3)  # version 1 knew no ties, version 2 no blocks
 
 _SIGNS = {"x": product, "+": concat}
 
@@ -89,6 +90,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "layout": layout,
         "mends": mends,
         "ties": [dict(tie) for tie in plan.ties],
+        "drops": [drop_to_json(drop) for drop in plan.drops],
         "fingerprint": {name: list(shape) for name, shape in plan.fingerprint.items()},
         "probe": None if plan.probe is None else describe(plan.probe),
     }
@@ -139,6 +141,8 @@ def plan_from_json(data: Any) -> Plan:
     ]
     rows = _list(data.get("ties"), "ties") if data["version"] >= 2 else []
     ties = [_tie(row, f"ties[{i}]") for i, row in enumerate(rows)]
+    rows = _list(data.get("drops", []), "drops")
+    drops = [drop_from_json(row, f"drops[{i}]") for i, row in enumerate(rows)]
     probe = data.get("probe")
     plan = Plan(
         fingerprint=fingerprint,
@@ -146,6 +150,7 @@ def plan_from_json(data: Any) -> Plan:
         layout=layout,
         mends=tuple(mends),
         ties=tuple(ties),
+        drops=tuple(drops),
         made_by=dict(_dict(data, "made_by")),
         probe=None if probe is None else make_inputs(probe),
     )

@@ -6,7 +6,7 @@ original of an already cut model, compared, applied and undone. Nothing in it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,16 +16,27 @@ from torch import Tensor, nn
 
 from tonsor.axes.carry import carried, originals, shrunk
 from tonsor.axes.tree import Mask, count, mask, project
+from tonsor.drops import Drop
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.trace import check_supported, unwrap
+from tonsor.plan_parts import (
+    PlanDiff,
+    beside,
+    carried_ties,
+    cut_shape,
+    fingerprint,
+    in_original,
+    sliced_state,
+)
 from tonsor.surgery.apply import apply_cut, mask_model
 from tonsor.surgery.cutting import make_cut
+from tonsor.surgery.dropping import apart, gone, joined_drops, later_drops, uneven
 from tonsor.surgery.proof import Proof, prove
 from tonsor.surgery.slice import cut_tensor, replace_parameter, widen_tensor
 from tonsor.surgery.ties import Tie, broken, holds, joined
-from tonsor.types import Axis, Cut, Leaf, Mend, leaves
+from tonsor.types import Axis, Cut, Mend, leaves
 
 Keep = Mapping[str, tuple[int, ...]]
 
@@ -47,6 +58,7 @@ class Plan:
     ties: tuple[Tie, ...] = ()
     made_by: Mapping[str, Any] = field(default_factory=dict)
     probe: Inputs | None = field(default=None, compare=False, repr=False)
+    drops: tuple[Drop, ...] = ()
 
     # ------------------------------------------------------------ reading
 
@@ -62,7 +74,7 @@ class Plan:
 
     def cut(self) -> Cut:
         """Return what surgery needs: kept indices of each tensor, new values of attributes."""
-        return make_cut(self.layout, self.mends, self._masks())
+        return replace(make_cut(self.layout, self.mends, self._masks()), drops=self.drops)
 
     def _masks(self) -> dict[str, Mask]:
         sizes = self.sizes
@@ -75,6 +87,8 @@ class Plan:
     def __str__(self) -> str:
         sizes = self.sizes
         lines = [f"Plan: {len(self.keep)} of {len(sizes)} groups lose indices"]
+        if self.drops:
+            lines.append(f"  {len(self.drops)} blocks go: {', '.join(d.name for d in self.drops)}")
         lines += [f"  {k}: {v}" for k, v in self.made_by.items() if v not in ({}, [])]
         width = max((len(n) for n in self.keep), default=0)
         lines += [f"  {n:<{width}}  {sizes[n]:>6} → {len(k)}" for n, k in self.keep.items()]
@@ -111,16 +125,18 @@ class Plan:
         """
         model = unwrap(model)
         self.check(model)
-        if (torn := broken(self.ties, self.counts, self.sizes)) is not None:
+        cut = self.cut()
+        torn = broken(self.ties, self.counts, self.sizes) or uneven(cut, self.fingerprint)
+        if torn is not None:
             raise PlanError(torn)
-        slim = apply_cut(model, self.cut())
+        slim = apply_cut(model, cut)
         if verify:
             self.prove(model, slim, inputs=inputs)
         return slim
 
     def prove(self, model: nn.Module, slim: nn.Module, *, inputs: Any = None) -> Proof:
         """Compare the slim model with the masked original in float64, or raise `ProofError`."""
-        given = _beside(model, self.probe) if inputs is None else inputs
+        given = beside(model, self.probe) if inputs is None else inputs
         if given is None:
             message = (
                 "no example input to prove the cut with: pass inputs=..., "
@@ -130,7 +146,10 @@ class Plan:
         return prove(unwrap(model), slim, self.cut(), given)
 
     def mask(self, model: nn.Module) -> nn.Module:
-        """Return a copy of the model at full size with everything that goes set to zero."""
+        """Return a copy of the model at full size with everything that goes set to zero.
+
+        A block that goes is there no more than in the slim model, which leaves its shortcut.
+        """
         self.check(unwrap(model))
         return mask_model(unwrap(model), self.cut())
 
@@ -142,8 +161,10 @@ class Plan:
         small = dict(named_tensors(unwrap(slim)))
 
         def grow(name: str, tensor: Tensor) -> Tensor:
+            if gone(self.drops, name):
+                return replace_parameter(tensor, tensor.detach().clone())
             kept = keep.get(name) or (None,) * tensor.dim()
-            if name not in small or small[name].shape != _cut_shape(tensor, kept):
+            if name not in small or small[name].shape != cut_shape(tensor, kept):
                 message = f"'{name}' of the slim model is not what this plan leaves of it"
                 raise PlanError(message)
             return replace_parameter(tensor, widen_tensor(small[name], tensor, kept))
@@ -157,7 +178,7 @@ class Plan:
         names = {id(p): n for n, p in reversed(list(named_tensors(unwrap(model))))}
         after = dict(named_tensors(unwrap(slim)))
         moved: list[tuple[Tensor, Tensor, dict[str, Any] | None]] = []
-        groups = []
+        groups, lost = [], list[Tensor]()
         for group in optimizer.param_groups:
             params = []
             for old in group["params"]:
@@ -165,15 +186,20 @@ class Plan:
                 if name is None:
                     message = "the optimizer holds a parameter that is not one of this model's"
                     raise PlanError(message)
+                if name not in after and gone(self.drops, name):
+                    lost.append(old)
+                    continue
                 state = optimizer.state.get(old)
                 sliced = None if state is None else {
-                    k: _sliced_state(name, k, v, old, keep.get(name)) for k, v in state.items()
+                    k: sliced_state(name, k, v, old, keep.get(name)) for k, v in state.items()
                 }  # fmt: skip
                 moved.append((old, after[name], sliced))
                 params.append(after[name])
             groups.append(params)
         for group, params in zip(optimizer.param_groups, groups, strict=True):
             group["params"] = params
+        for old in lost:
+            optimizer.state.pop(old, None)
         for old, new, state in moved:
             optimizer.state.pop(old, None)
             if state is not None:
@@ -184,6 +210,8 @@ class Plan:
         keep = self.cut().keep
         out = {}
         for name, value in state.items():
+            if gone(self.drops, name.removeprefix("module.")):
+                continue
             kept = keep.get(name.removeprefix("module."))
             out[name] = cut_tensor(value, kept) if kept and isinstance(value, Tensor) else value
         return out
@@ -214,8 +242,12 @@ class Plan:
         ties = joined((*self.ties, *other.ties))
         made_by = {"merged": [dict(self.made_by), dict(other.made_by)]}
         probe = self.probe or other.probe
-        both = Plan(self.fingerprint, keep, layout, tuple(mends.values()), ties, made_by, probe)
-        if (torn := broken(ties, both.counts, both.sizes)) is not None:
+        drops = joined_drops(self.drops, other.drops)
+        both = Plan(
+            self.fingerprint, keep, layout, tuple(mends.values()), ties, made_by, probe, drops
+        )
+        torn = broken(ties, both.counts, both.sizes) or uneven(both.cut(), both.fingerprint)
+        if torn is not None:
             message = f"the plans can't be merged, for together {torn}"
             raise PlanError(message)
         return both
@@ -237,7 +269,7 @@ class Plan:
         for name, axes in self.layout.items():
             before = keep_before.get(name) or (None,) * len(axes)
             wanted[name] = [
-                _in_original(mask(a, later), kept, shape)
+                in_original(mask(a, later), kept, shape)
                 for a, kept, shape in zip(axes, before, earlier.fingerprint[name], strict=True)
             ]
         for name, dims in wanted.items():
@@ -263,9 +295,10 @@ class Plan:
             tuple(mends.values()),
             made_by={"first": dict(earlier.made_by), "then": dict(self.made_by)},
             probe=earlier.probe,
+            drops=joined_drops(earlier.drops, self.drops),
         )
         # A tie of one model need not be one of the other, for its code may take other ways.
-        ties = joined((*earlier.ties, *_carried_ties(self.ties, names)))
+        ties = joined((*earlier.ties, *carried_ties(self.ties, names)))
         sizes = total.sizes
         return replace(total, ties=tuple(
             t for t in ties if t.keys() <= sizes.keys() and holds(t, total.counts, sizes)
@@ -292,11 +325,21 @@ class Plan:
         shapes = {
             n: tuple(s if k is None else len(k) for s, k in zip(shape, cut_before[n], strict=True))
             if n in cut_before else shape
-            for n, shape in self.fingerprint.items()
+            for n, shape in self.fingerprint.items() if not gone(earlier.drops, n)
         }  # fmt: skip
-        layout = {n: tuple(shrunk(a, counts) for a in axes) for n, axes in self.layout.items()}
-        mends = tuple(replace(m, axis=shrunk(m.axis, counts)) for m in self.mends)
-        return Plan(shapes, keep, layout, mends, self.ties, dict(self.made_by), self.probe)
+        layout = {
+            n: tuple(shrunk(a, counts) for a in axes)
+            for n, axes in self.layout.items() if n in shapes
+        }  # fmt: skip
+        mends = tuple(
+            replace(m, axis=shrunk(m.axis, counts))
+            for m in self.mends if not gone(earlier.drops, m.module)
+        )  # fmt: skip
+        drops = later_drops(self.drops, earlier.drops)
+        known = {f.name for axes in layout.values() for a in axes for f in leaves(a)}
+        keep = {n: k for n, k in keep.items() if n in known}
+        made_by = dict(self.made_by)
+        return Plan(shapes, keep, layout, mends, self.ties, made_by, self.probe, drops)
 
     def _check_follows(self, earlier: Plan, keep: Mapping[str, Sequence[Any]]) -> None:
         for name, shape in self.fingerprint.items():
@@ -319,71 +362,10 @@ class Plan:
         mine, theirs = {}, {}
         for name in sizes:
             every = set(range(sizes[name]))
-            gone = every - set(self.keep.get(name, every))
-            other_gone = every - set(other.keep.get(name, every))
-            if gone - other_gone:
-                mine[name] = tuple(sorted(gone - other_gone))
-            if other_gone - gone:
-                theirs[name] = tuple(sorted(other_gone - gone))
-        return PlanDiff(mine, theirs)
-
-
-@dataclass(frozen=True, slots=True)
-class PlanDiff:
-    """Indices that only the first plan removes, and only the second."""
-
-    only_first: Mapping[str, tuple[int, ...]]
-    only_second: Mapping[str, tuple[int, ...]]
-
-    def __bool__(self) -> bool:
-        return bool(self.only_first or self.only_second)
-
-    def __str__(self) -> str:
-        lines = [f"- {n}: {list(i)}" for n, i in self.only_first.items()]
-        lines += [f"+ {n}: {list(i)}" for n, i in self.only_second.items()]
-        return "\n".join(lines) or "the plans remove the same"
-
-
-def _beside(model: nn.Module, probe: Inputs | None) -> Inputs | None:
-    """Bring a remembered input to where the model is, if that is one place."""
-    devices = {t.device for _, t in named_tensors(model)}
-    if probe is None or len(devices) != 1:
-        return probe
-    (device,) = devices
-    return probe.map(lambda t: t.to(device))
-
-
-def fingerprint(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name every parameter and buffer of a model with its shape."""
-    return {n: tuple(t.shape) for n, t in named_tensors(model)}
-
-
-def _cut_shape(tensor: Tensor, kept: Sequence[Sequence[int] | None]) -> tuple[int, ...]:
-    return tuple(s if k is None else len(k) for s, k in zip(tensor.shape, kept, strict=True))
-
-
-def _sliced_state(name: str, key: str, value: Any, old: Tensor, kept: Any) -> Any:
-    if kept is None or not isinstance(value, Tensor) or value.numel() == 1:
-        return value
-    if value.shape != old.shape:
-        message = (
-            f"the optimizer keeps '{key}' of shape {tuple(value.shape)} for '{name}' of shape "
-            f"{tuple(old.shape)}, which can't be sliced; make a new optimizer for the slim model"
-        )
-        raise PlanError(message)
-    return cut_tensor(value, kept)
-
-
-def _in_original(later: Mask, kept: Sequence[int] | None, size: int) -> Mask:
-    if kept is None:
-        return later
-    out = np.zeros(size, dtype=np.bool_)
-    out[np.asarray(kept)[later]] = True
-    return out
-
-
-def _carried_ties(ties: Iterable[Tie], names: Mapping[str, Axis]) -> Iterator[Tie]:
-    for tie in ties:
-        found = {names[n]: unit for n, unit in tie.items() if n in names}
-        if len(found) == len(tie) and all(isinstance(a, Leaf) for a in found):
-            yield {a.name: unit for a, unit in found.items() if isinstance(a, Leaf)}
+            one = every - set(self.keep.get(name, every))
+            two = every - set(other.keep.get(name, every))
+            if one - two:
+                mine[name] = tuple(sorted(one - two))
+            if two - one:
+                theirs[name] = tuple(sorted(two - one))
+        return PlanDiff(mine, theirs, *apart(self.drops, other.drops))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
+from tonsor.drops import Drop
+
 # ---------------------------------------------------------------- the recorded run
 
 
@@ -89,13 +91,42 @@ def refs(tree: Any) -> Iterator[int]:
             yield from refs(item)
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a module: what went in, what came out, and the operators in between.
+
+    `args`, `kwargs` and `out` are nests with a `Ref` in the place of each tensor; what is neither
+    a tensor, a container nor a plain value is an `Unknown`. `ops[first:stop]` ran inside.
+    """
+
+    module: str
+    first: int
+    stop: int
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    out: Any
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Something handed to or returned by a module that is no tensor and holds none in the open.
+
+    `token` tells it from others of its kind in the same run.
+    """
+
+    kind: str
+    token: int = 0
+
+
 @dataclass(frozen=True)
 class Graph:
     """One recorded forward pass: operators in order, and the tensors between them.
 
     `tensors` maps every parameter and buffer name to its value (tied names share one),
     `unreached` lists parameters that no recorded operator read, `ran` says whether the
-    operators were computed (`real`) or only their shapes (`fake`).
+    operators were computed (`real`) or only their shapes (`fake`). `calls` are the calls of
+    modules in the order in which they began; `torch.export` knows none.
     """
 
     ops: tuple[Op, ...]
@@ -106,6 +137,7 @@ class Graph:
     unreached: tuple[str, ...]
     module_types: Mapping[str, str]
     ran: Literal["real", "fake", "export"] = "real"
+    calls: tuple[Call, ...] = ()
 
     @cached_property
     def parameters(self) -> Mapping[str, int]:
@@ -316,7 +348,7 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What surgery needs and nothing more: kept indices and new attribute values.
+    """What surgery needs and nothing more: kept indices, new attribute values, dropped blocks.
 
     `keep` maps a tensor's name to the kept indices of each dimension (None = all),
     `sizes` maps (module, attribute path) to the new integer.
@@ -324,3 +356,4 @@ class Cut:
 
     keep: Mapping[str, tuple[tuple[int, ...] | None, ...]]
     sizes: Mapping[tuple[str, tuple[str | int, ...]], int]
+    drops: tuple[Drop, ...] = ()

@@ -25,7 +25,7 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tonsor.graph.caches import forgetting
-from tonsor.types import Op, Origin, Ref, Source, Value
+from tonsor.types import Call, Op, Origin, Ref, Source, Unknown, Value
 
 Known = Callable[[str], bool]
 Execute = Callable[[int, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -34,6 +34,8 @@ Observe = Callable[[Op, list[Tensor | None]], None]
 _TORCH = os.path.dirname(torch.__file__)  # noqa: PTH120  compared with code.co_filename as text
 _TONSOR = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
 _ZOO = os.path.join(_TONSOR, "zoo", "")  # noqa: PTH118
+_DEPTH = 4
+_PLAIN = (bool, int, float, str, type(None))
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -55,6 +57,8 @@ class Recorder(TorchDispatchMode):
         self.count = 0
         self.paths = {id(m): n for n, m in model.named_modules(remove_duplicate=False)}
         self.stack = [""]
+        self.began: list[tuple[int, int]] = []  # place in `calls`, and the first operator
+        self.calls: list[Call | None] = []
         self.ops: list[Op] = []
         self.values: list[Value] = []
         self.tensors: list[Tensor] = []  # by value; kept alive, or ids would be used again
@@ -148,7 +152,7 @@ class Recorder(TorchDispatchMode):
     def recording(self) -> Iterator[Recorder]:
         """Record inside this block: no autograd, no fused fast paths, modules followed."""
         pre = register_module_forward_pre_hook(self._enter)
-        post = register_module_forward_hook(self._leave, always_call=True)
+        post = register_module_forward_hook(self._leave, with_kwargs=True, always_call=True)
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
@@ -161,10 +165,30 @@ class Recorder(TorchDispatchMode):
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         self.stack.append(self.paths.get(id(module), self.stack[-1]))
+        self.began.append((len(self.calls), self.count))
+        self.calls.append(None)
 
-    def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        if len(self.stack) > 1:
-            self.stack.pop()
+    def _leave(self, module: nn.Module, args: Any, *kwargs_and_out: Any) -> None:
+        if len(self.stack) < 2:
+            return
+        path = self.stack.pop()
+        place, first = self.began.pop()
+        failed = len(kwargs_and_out) < 2  # torch leaves the keywords out where forward has raised
+        if self.keep and not failed and id(module) in self.paths:
+            kwargs, out = kwargs_and_out
+            seen = (self._shown(args), self._shown(kwargs), self._shown(out))
+            self.calls[place] = Call(path, first, self.count, *seen, depth=len(self.began))
+
+    def _shown(self, value: Any, depth: int = 0) -> Any:
+        """Copy a nest of containers, with references in the place of tensors."""
+        if isinstance(value, Tensor):
+            known = self.ids.get(id(value))
+            return Unknown("Tensor", id(value)) if known is None else Ref(known)
+        if depth < _DEPTH and type(value) in (list, tuple):
+            return type(value)(self._shown(v, depth + 1) for v in value)
+        if depth < _DEPTH and type(value) is dict:
+            return {k: self._shown(v, depth + 1) for k, v in value.items()}
+        return value if type(value) in _PLAIN else Unknown(type(value).__name__, id(value))
 
 
 def _below_autograd() -> Any:

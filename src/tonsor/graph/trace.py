@@ -200,6 +200,7 @@ def record_run(
         ),
         module_types={n: type(m).__qualname__ for n, m in copy.named_modules()},
         ran=ran,
+        calls=tuple(c for c in recorder.calls if c is not None),
     )  # fmt: skip
 
 

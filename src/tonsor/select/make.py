@@ -11,7 +11,8 @@ from tonsor.anatomy import Anatomy
 from tonsor.criteria.score import Combine, Scores, score
 from tonsor.criteria.stream import Loss
 from tonsor.errors import BudgetError
-from tonsor.plans import Plan, fingerprint
+from tonsor.plan_parts import fingerprint
+from tonsor.plans import Plan
 from tonsor.select.aim import aim
 from tonsor.select.budget import Budget
 from tonsor.select.choose import choose
@@ -84,7 +85,7 @@ def plan(
     decided = Plan(
         fingerprint=fingerprint(anatomy.model),
         keep={n: k for n, k in kept.items() if len(k) < anatomy.by_name[n].size},
-        layout=_layout(anatomy),
+        layout=layout_of(anatomy),
         mends=anatomy.mends,
         ties=ties_of(anatomy),
         made_by=made_by,
@@ -169,7 +170,8 @@ def _of_skipped(skipped: Mapping[str, float], threshold: float | None) -> Iterat
         yield f"left whole, for the skewness of their scores is above {threshold:g}: {names}{more}"
 
 
-def _layout(anatomy: Anatomy) -> dict[str, tuple[Axis, ...]]:
+def layout_of(anatomy: Anatomy) -> dict[str, tuple[Axis, ...]]:
+    """Return through which dimensions of which tensors the groups that may be cut run."""
     free = {g.name for g in anatomy.groups if g.prunable}
     return {
         name: anatomy.axes(name)

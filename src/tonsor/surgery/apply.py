@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tonsor.errors import SurgeryError
 from tonsor.graph.clone import clone
 from tonsor.surgery.attributes import set_integer
+from tonsor.surgery.dropping import drop_blocks, gone
 from tonsor.surgery.slice import copy_parameter, cut_tensor, mask_, replace_parameter
 from tonsor.types import Cut
 
@@ -16,6 +17,8 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
     """Return a slim copy of the model; the model itself is untouched, whatever happens."""
 
     def replace(name: str, tensor: Tensor) -> Tensor:
+        if gone(cut.drops, name):
+            return tensor  # thrown away with its block
         kept = cut.keep.get(name)
         if tensor.is_meta:
             message = (
@@ -33,6 +36,7 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
         with torch.inference_mode(False):
             slim = clone(model, replace)
             mend(slim, cut)
+            drop_blocks(slim, cut.drops)
     except SurgeryError:
         raise
     except Exception as error:
@@ -51,7 +55,9 @@ def mask_model(model: nn.Module, cut: Cut) -> nn.Module:
             mask_(new, kept)
         return new
 
-    return clone(model, replace)
+    masked = clone(model, replace)
+    drop_blocks(masked, cut.drops)
+    return masked
 
 
 def mend(slim: nn.Module, cut: Cut) -> None:

@@ -73,7 +73,7 @@ def _search(masked: Side, cut: Cut, probe: Inputs) -> tuple[Reference, Any]:
             return reference, out
         first = reference is None
         reference = _reference(graph, cut, how)
-        if first and not reference.mixing:
+        if first and not reference.changes:
             return reference, out
     message = "the model runs other operators each time, so nothing can be proven of it"
     raise ProofError(message)
@@ -148,7 +148,7 @@ def _shapes(model: nn.Module, probe: Inputs, how: Precision) -> Graph:
 
 def _reference(graph: Graph, cut: Cut, how: Precision) -> Reference:
     solution = solve(graph)
-    return Reference(solution, _leaf_masks(solution, cut), how.run)
+    return Reference(solution, _leaf_masks(solution, cut), how.run, cut.drops)
 
 
 def _leaf_masks(solution: Solution, cut: Cut) -> dict[str, Mask]:

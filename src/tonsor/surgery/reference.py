@@ -8,7 +8,7 @@ own code at its own sizes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from tonsor.axes.tree import Mask, count, mask
+from tonsor.drops import Drop
+from tonsor.surgery.bypass import Bypass
 from tonsor.surgery.precision import Run
 from tonsor.types import Axis, Op, Ref, Solution
 
@@ -23,8 +25,15 @@ from tonsor.types import Axis, Op, Ref, Solution
 class Reference:
     """How operators run in the masked reference."""
 
-    def __init__(self, solution: Solution, keep: Mapping[str, Mask], run: Run) -> None:
+    def __init__(
+        self,
+        solution: Solution,
+        keep: Mapping[str, Mask],
+        run: Run,
+        drops: Sequence[Drop] = (),
+    ) -> None:
         self.run = run
+        self.bypass = Bypass(solution.graph, drops)
         self.solution = solution
         self.keep = keep
         self.counts = {name: int(m.sum()) for name, m in keep.items()}
@@ -35,8 +44,18 @@ class Reference:
             m.op for m in solution.mixes if any(count(a, self.counts) != a.size for a in m.axes)
         }
 
+    @property
+    def changes(self) -> bool:
+        """Whether any operator runs otherwise than by itself."""
+        return bool(self.mixing) or bool(self.bypass)
+
     def execute(self, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator, on kept indices only where it mixes along cut axes."""
+        if self.bypass.meets(index):
+            return self.bypass.run(index, self._execute, func, args, kwargs)
+        return self._execute(index, func, args, kwargs)
+
+    def _execute(self, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if index not in self.mixing:
             return self.run(func, args, kwargs)
         op = self.solution.graph.ops[index]

@@ -1,0 +1,1 @@
+"""Blocks: whole layers that identity, or their own shortcut, can stand for."""
