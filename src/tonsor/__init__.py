@@ -17,9 +17,12 @@ from tonsor._version import __version__
 if TYPE_CHECKING:
     from tonsor import zoo as zoo
     from tonsor.anatomy import Anatomy, inspect
-    from tonsor.api import Report, apply, prune
+    from tonsor.api import Report, apply, blocks, prune, prune_blocks
     from tonsor.artifact import load, save
     from tonsor.axes.registry import rule
+    from tonsor.cost.bench import Bench
+    from tonsor.cost.latency import measure
+    from tonsor.criteria.blocks.score import BlockScores, score_blocks
     from tonsor.criteria.registry import criterion
     from tonsor.criteria.score import Scores, score
     from tonsor.errors import TonsorError
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from tonsor.graph.trace import trace
     from tonsor.plan_json import load_plan, save_plan
     from tonsor.plans import Plan
-    from tonsor.select.budget import Budget, macs, params
+    from tonsor.select.block_plan import plan_blocks
+    from tonsor.select.budget import Budget, latency, macs, params
     from tonsor.select.make import plan as plan
 
 _HOMES = {
@@ -36,14 +40,18 @@ _HOMES = {
     "score": "criteria.score", "TonsorError": "errors", "Inputs": "graph.inputs",
     "trace": "graph.trace", "Plan": "plans", "Budget": "select.budget", "macs": "select.budget",
     "params": "select.budget", "plan": "select.make", "load": "artifact", "save": "artifact",
-    "load_plan": "plan_json", "save_plan": "plan_json",
+    "load_plan": "plan_json", "save_plan": "plan_json", "blocks": "api", "prune_blocks": "api",
+    "Bench": "cost.bench", "measure": "cost.latency", "latency": "select.budget",
+    "BlockScores": "criteria.blocks.score", "score_blocks": "criteria.blocks.score",
+    "plan_blocks": "select.block_plan",
 }  # fmt: skip
 _FOLDERS = ("zoo",)
 
 __all__ = [
-    "Anatomy", "Budget", "Inputs", "Plan", "Report", "Scores", "TonsorError", "__version__",
-    "apply", "criterion", "inspect", "load", "load_plan", "macs", "params", "plan", "prune", "rule",
-    "save", "save_plan", "score", "trace", "zoo",
+    "Anatomy", "Bench", "BlockScores", "Budget", "Inputs", "Plan", "Report", "Scores",
+    "TonsorError", "__version__", "apply", "blocks", "criterion", "inspect", "latency", "load",
+    "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "prune", "prune_blocks",
+    "rule", "save", "save_plan", "score", "score_blocks", "trace", "zoo",
 ]  # fmt: skip
 
 

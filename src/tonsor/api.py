@@ -9,12 +9,18 @@ from typing import Any
 from torch import nn
 
 from tonsor.anatomy import Anatomy, inspect
+from tonsor.cost.bench import Bench
+from tonsor.criteria.blocks.score import score_blocks
+from tonsor.criteria.blocks.scores import BlockScores
 from tonsor.criteria.score import Combine, Scores, score
 from tonsor.criteria.stream import Loss
 from tonsor.errors import ProofError
 from tonsor.explain import short
+from tonsor.families.blocks.block import Blocks
+from tonsor.families.blocks.find import Level, find_blocks
 from tonsor.plans import Plan
-from tonsor.select.budget import Budget
+from tonsor.select.block_plan import plan_blocks
+from tonsor.select.budget import Budget, as_budget, is_measured
 from tonsor.select.make import plan
 from tonsor.select.names import Named
 from tonsor.select.rank import Rank
@@ -23,7 +29,10 @@ from tonsor.surgery.blame import blame, cut_fails
 from tonsor.surgery.proof import Proof
 from tonsor.types import Pin
 
-__all__ = ["Report", "apply", "inspect", "plan", "prune", "score"]
+__all__ = [
+    "Report", "apply", "blocks", "inspect", "plan", "plan_blocks", "prune", "prune_blocks", "score",
+    "score_blocks",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,14 @@ class Report:
         for name, (before, after) in (("parameters", self.params), ("MACs", self.macs)):
             share = after / before if before else 1.0
             lines.append(f"  {name:<10} {short(before):>9} → {short(after):>9}  ({share:.1%} kept)")
-        cut = len(self.plan.keep)
-        lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
-                     f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
+        cut, gone = len(self.plan.keep), [d.name for d in self.plan.drops]
+        if gone:
+            lines.append(f"  {len(gone)} block{'s' * (len(gone) > 1)} went: {', '.join(gone)}")
+        if cut or not gone:
+            lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
+                         f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
         lines += [f"  {text}" for text in _least(self.plan.made_by)]
+        lines += [f"  {text}" for text in _measured(self.plan.made_by)]
         lines.append(f"  {self.proof}" if self.proof else "  not proven (verify=False)")
         lines += [f"  note: {w}" for w in self.warnings]
         return "\n".join(lines)
@@ -94,6 +107,17 @@ def _least(made: Mapping[str, Any]) -> Iterable[str]:
         yield f"the least reachable is {target}={_said(least)}{share}"
 
 
+def _measured(made: Mapping[str, Any]) -> Iterable[str]:
+    """Say how long the model takes, where that was the budget."""
+    if "ratio" in made:
+        low, high = made["interval"]
+        yield (
+            f"{'latency':<10} {made['whole']:.3g} ms → {made['reached']:.3g} ms, measured in "
+            f"turns: {made['ratio']:.1%} ({low:.1%} to {high:.1%}) of the whole"
+        )
+        yield f"           ({made['conditions']})"
+
+
 def _said(amount: float) -> str:
     return f"{amount:,.0f}" if float(amount).is_integer() else f"{amount:,.6g}"
 
@@ -121,6 +145,7 @@ def prune(
     at_most: int | None = None,
     skew: float | None = None,
     after: Plan | None = None,
+    bench: Bench | None = None,
     quiet: bool = False,
     head_dims: bool = False,
     verify: bool = True,
@@ -138,8 +163,10 @@ def prune(
     (8, (212, 108))
     """
     anatomy = inspect(model, inputs, head_dims=head_dims)
+    timed = budget is not None and is_measured(as_budget(budget).target)
+    counted = Budget("macs", kept=1.0) if timed else budget
     read_wishes(
-        anatomy, budget, rank=rank, keep=keep, ratios=ratios, round_to=round_to, floor=floor,
+        anatomy, counted, rank=rank, keep=keep, ratios=ratios, round_to=round_to, floor=floor,
         skew=skew, after=after,
     )  # fmt: skip
     if not isinstance(by, Scores):  # once, for batches may be an iterator
@@ -150,7 +177,7 @@ def prune(
     while True:
         decided = plan(
             anatomy, budget, by=by, rank=rank, keep=keep, ratios=ratios, round_to=round_to,
-            floor=floor, seed=seed, skew=skew, after=after,
+            floor=floor, seed=seed, skew=skew, after=after, bench=bench, quiet=quiet,
         )  # fmt: skip
         slim = decided.apply(anatomy.model, verify=False)
         if not verify:
@@ -163,6 +190,50 @@ def prune(
             if not pins:  # or what is to blame was cut by an earlier plan
                 raise
             anatomy = anatomy.pinned_also(pins)
+
+
+def prune_blocks(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    budget: str | Budget | None = None,
+    remove: int | Iterable[str] | None = None,
+    by: str | BlockScores = "imprint",
+    level: Level = "block",
+    keep: Iterable[Named] = (),
+    batches: Iterable[Any] | None = None,
+    judge: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    seed: int = 0,
+    after: Plan | None = None,
+    bench: Bench | None = None,
+    quiet: bool = False,
+    verify: bool = True,
+) -> tuple[nn.Module, Report]:
+    """Inspect, plan, remove whole blocks and prove it in one call.
+
+    The options are those of `plan_blocks`. The model given is not touched.
+
+    >>> import torch, tonsor
+    >>> net = tonsor.zoo.build("resnet20")
+    >>> slim, report = tonsor.prune_blocks(net, torch.randn(1, 3, 32, 32), remove=2, by="l2")
+    >>> len(report.plan.drops), report.macs[0] - report.macs[1] == 2 * 4_718_592
+    (2, True)
+    """
+    anatomy = inspect(model, inputs)
+    decided = plan_blocks(
+        anatomy, budget, remove=remove, by=by, level=level, keep=keep, batches=batches,
+        judge=judge, loss=loss, at_most=at_most, seed=seed, after=after, bench=bench, quiet=quiet,
+    )  # fmt: skip
+    slim = decided.apply(anatomy.model, verify=False)
+    proof = decided.prove(anatomy.model, slim) if verify else None
+    return slim, Report(decided, anatomy, proof)
+
+
+def blocks(anatomy: Anatomy, *, level: Level = "block") -> Blocks:
+    """Find the blocks of a model; see `families.blocks.find`."""
+    return find_blocks(anatomy, level=level)
 
 
 def _blame(anatomy: Anatomy, decided: Plan) -> dict[str, Pin]:

@@ -62,13 +62,18 @@ class Account:
         """Count the elements of all parameters; tied ones once, buffers not at all."""
         return self._sums("params", "", counts).get("", 0)
 
-    def total(self, convention: str, counts: Counts = WHOLE) -> int | float:
-        """Count by any convention of `conventions.CONVENTIONS`, by name."""
+    def total(
+        self, convention: str, counts: Counts = WHOLE, *, before: Account | None = None
+    ) -> int | float:
+        """Count by any convention of `conventions.CONVENTIONS`, by name.
+
+        A speed-up is over this account with nothing cut, or over the one `before`.
+        """
         found = find_convention(convention)
         after = self._sums(convention, "", counts).get("", 0)
         if found.finish is None:
             return after
-        return found.finish(after, self._sums(convention, "", WHOLE).get("", 0))
+        return found.finish(after, (before or self)._sums(convention, "", WHOLE).get("", 0))
 
     def by_module(self, counts: Counts = WHOLE, target: str = "macs") -> dict[str, int]:
         """Cost of every module, with all that is inside it; "" is the whole model.

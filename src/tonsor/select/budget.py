@@ -14,14 +14,20 @@ from tonsor.errors import BudgetError, SelectionError
 
 _WORDS = {"macs": "macs", "params": "params", "pieces": "pieces", "kept": "pieces"}
 _UNITS = {"": 1, "x": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_FORM = re.compile(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*(%|[kmgtx]?)\s*$", re.IGNORECASE)
+_MEASURED = ("latency",)
+_MILLISECONDS = {
+    "us": Fraction(1, 1000), "µs": Fraction(1, 1000), "μs": Fraction(1, 1000),
+    "ms": Fraction(1), "s": Fraction(1000),
+}  # fmt: skip
+_FORM = re.compile(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*(%|[kmgtx]?|[muµμ]?s)\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How much of a cost to keep: `kept` as a fraction, or `amount` absolutely.
 
-    The amount of a speed-up says how many times less the cost is to be.
+    The amount of a speed-up says how many times less the cost is to be, that of a latency is in
+    milliseconds.
     """
 
     target: str
@@ -46,7 +52,8 @@ class Budget:
 
     def __str__(self) -> str:
         if self.amount is not None:
-            return f"{self.target}={self.amount:.15g}{'x' if is_speedup(self.target) else ''}"
+            unit = "x" if is_speedup(self.target) else "ms" if is_measured(self.target) else ""
+            return f"{self.target}={self.amount:.15g}{unit}"
         return f"{self.target}={100 * (self.kept or 0):.10g}%"
 
 
@@ -60,13 +67,27 @@ def params(kept: float) -> Budget:
     return _checked(Budget("params", kept=kept))
 
 
+def latency(kept: float) -> Budget:
+    """Keep this fraction of the measured time."""
+    return _checked(Budget("latency", kept=kept))
+
+
 def targets() -> tuple[str, ...]:
-    """Name everything that can be budgeted: costs, pieces, and every convention of counting.
+    """Name everything that can be counted: costs, pieces, and every convention of counting.
 
     >>> targets()[:3]
     ('macs', 'params', 'pieces')
     """
     return tuple(dict.fromkeys([*_WORDS.values(), *CONVENTIONS]))
+
+
+def is_measured(target: str) -> bool:
+    """Whether a target is not counted but measured, by running the models.
+
+    >>> is_measured("latency"), is_measured("macs")
+    (True, False)
+    """
+    return target in _MEASURED
 
 
 def is_speedup(target: str) -> bool:
@@ -85,7 +106,8 @@ def as_budget(text: object) -> Budget:
     """Read a budget such as `macs=50%`, `params=1.2M` or `50% macs`; it says what is *kept*.
 
     `pieces` are what groups are cut into, such as channels: `pieces=60%` of all that may go. A
-    speed-up is an amount: `spp_speedup=2x` is at least twofold.
+    speed-up is an amount: `spp_speedup=2x` is at least twofold. A latency is measured: keep a
+    fraction of it, `latency=70%`, or a time with its unit, `latency=12ms`.
 
     >>> as_budget("macs=50%")
     Budget(target='macs', kept=0.5, amount=None)
@@ -101,12 +123,12 @@ def as_budget(text: object) -> Budget:
         name, value = (words[1], words[0]) if len(words) == 2 else (text, "")
     target = _target(name)
     found = _FORM.match(value)
-    if found is None or (found[2].lower() == "x" and not is_speedup(target)):
+    if found is None or not _is_unit(found[2].lower(), target):
         raise BudgetError(_unread(text, target))
     unit = found[2].lower()
     try:
         number = Fraction(found[1])
-        written = float(number * _UNITS.get(unit, 1))
+        written = float(number * (_MILLISECONDS.get(unit) or _UNITS.get(unit, 1)))
     except (ValueError, OverflowError):
         message = f"{_unread(text, target)}; {found[1]!r} is not a number"
         raise BudgetError(message) from None
@@ -114,16 +136,26 @@ def as_budget(text: object) -> Budget:
         return _checked(Budget(target, kept=float(number / 100)))
     if unit == "" and number <= 1 and not is_speedup(target):
         return _checked(Budget(target, kept=written))
+    if unit == "" and is_measured(target):
+        message = f"{_unread(text, target)}; {found[1]} what? It takes a unit: us, ms or s"
+        raise BudgetError(message)
     return _checked(Budget(target, amount=written))
+
+
+def _is_unit(unit: str, target: str) -> bool:
+    if is_measured(target):
+        return unit in ("", "%", *_MILLISECONDS)
+    return unit == "%" or (unit in _UNITS and (unit != "x" or is_speedup(target)))
 
 
 def _target(name: str) -> str:
     name = name.strip()
     found = name if name in CONVENTIONS else _WORDS.get(name.lower(), name.lower())
-    if found in targets():
+    known = (*targets(), *_MEASURED)
+    if found in known:
         return found
-    close = get_close_matches(found, [*_WORDS, *CONVENTIONS], n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(targets())}"
+    close = get_close_matches(found, [*_WORDS, *known], n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
     message = f"no budget is called '{found}'; {hint}"
     raise SelectionError(message)
 
@@ -164,5 +196,9 @@ def _numbers(budget: Budget) -> Iterator[tuple[str, float]]:
 
 
 def _unread(text: str, target: str) -> str:
-    forms = f"'{target}=2x'" if is_speedup(target) else "'macs=50%', 'params=1.2M' or 'macs=0.5'"
+    forms = "'macs=50%', 'params=1.2M' or 'macs=0.5'"
+    if is_speedup(target):
+        forms = f"'{target}=2x'"
+    elif is_measured(target):
+        forms = f"'{target}=70%', '{target}=12ms' or '{target}=0.7'"
     return f"can't read the budget {text!r}: write {forms}"

@@ -19,6 +19,13 @@ def left_by(anatomy: Anatomy, after: Plan | None) -> dict[str, Alive]:
     if after is None:
         return {}
     after.check(anatomy.model)
+    if after.drops:
+        message = (
+            f"the earlier plan removes blocks ({after.drops[0].name}, ...), and what is coupled "
+            "may be other without them. Apply it, prune what is left, and get the plan of both as "
+            "later.rebase(earlier)"
+        )
+        raise PlanError(message)
     alive: dict[str, Alive] = {}
     sizes = after.sizes
     for name, kept in after.keep.items():

@@ -8,13 +8,14 @@ from typing import Any
 
 from tonsor._version import __version__
 from tonsor.anatomy import Anatomy
+from tonsor.cost.bench import Bench
 from tonsor.criteria.score import Combine, Scores, score
 from tonsor.criteria.stream import Loss
 from tonsor.errors import BudgetError
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.aim import aim
-from tonsor.select.budget import Budget
+from tonsor.select.budget import Budget, as_budget, is_measured
 from tonsor.select.choose import choose
 from tonsor.select.earlier import ties_of
 from tonsor.select.isomorphic import likeness, share_alike
@@ -24,10 +25,12 @@ from tonsor.select.rank import Lane, Rank, counts_after, make_lane
 from tonsor.select.ratios import read_ratios, step_for
 from tonsor.select.reach import out_of_reach
 from tonsor.select.skew import skewed
+from tonsor.select.timed import plan_timed
 from tonsor.select.wishes import Wishes, read_wishes
 from tonsor.types import Axis, leaves
 
 Kept = dict[str, tuple[int, ...]]
+WITHIN = 0.02  # how well a latency is known that is to be met, if nothing else is said
 
 
 def plan(
@@ -47,12 +50,15 @@ def plan(
     at_most: int | None = None,
     skew: float | None = None,
     after: Plan | None = None,
+    bench: Bench | None = None,
     quiet: bool = False,
 ) -> Plan:
     """Decide what goes, so that the cost of what stays meets the budget.
 
     `budget` is what is *kept*: `"macs=50%"`, `"params=1.2M"`, `"pieces=70%"`, `tonsor.params(0.3)`,
-    or any convention of counting; a speed-up is an amount, `"spp_speedup=2x"`.
+    or any convention of counting; a speed-up is an amount, `"spp_speedup=2x"`. A latency,
+    `"latency=70%"` or `"latency=12ms"`, is measured as `bench` says, and corrected until the
+    measured figure holds.
 
     `by` names a criterion or gives scores; `batches`, `loss`, `at_most`, `combine`, `seed` and
     `quiet` are those of `score`. Groups that have no scores stay whole, and the plan says why.
@@ -71,6 +77,18 @@ def plan(
     or, below 1, as a fraction of it. `after` is an earlier plan of the same model: what it removes
     stays gone, whatever the other options say, and the budget counts it as gone.
     """
+    if budget is not None and is_measured(as_budget(budget).target):
+        scores = by if isinstance(by, Scores) else score(
+            anatomy, by, combine=combine, batches=batches, loss=loss, at_most=at_most, seed=seed,
+            quiet=quiet,
+        )  # fmt: skip
+        return plan_timed(
+            anatomy, budget, bench=bench or Bench(within=WITHIN), quiet=quiet,
+            build=lambda counted: plan(
+                anatomy, counted, by=scores, rank=rank, keep=keep, ratios=ratios,
+                round_to=round_to, floor=floor, seed=seed, skew=skew, after=after,
+            ),
+        )  # fmt: skip
     wishes = read_wishes(
         anatomy, budget, rank=rank, keep=keep, ratios=ratios, round_to=round_to, floor=floor,
         skew=skew, after=after,

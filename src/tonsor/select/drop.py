@@ -15,6 +15,7 @@ from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.earlier import ties_of
 from tonsor.select.make import layout_of
+from tonsor.surgery.dropping import renumbers
 from tonsor.types import Leaf
 
 
@@ -52,7 +53,7 @@ def with_numbers_that_hold(anatomy: Anatomy, plan: Plan) -> Plan:
 
     They close up otherwise, for caches are filled by them.
     """
-    if not plan.drops:
+    if not renumbers(anatomy.model, plan.drops):
         return plan
     slim = plan.apply(anatomy.model, verify=False)
     try:
@@ -102,5 +103,6 @@ def _ends(anatomy: Anatomy, drop: Drop) -> tuple[Leaf, Leaf] | None:
     if not drop.weight:
         return None
     out, given, *_ = anatomy.axes(drop.weight)
+    if given.size != drop.channels[0]:
+        return None  # a convolution in groups
     return (out, given) if isinstance(out, Leaf) and isinstance(given, Leaf) else None
-
