@@ -32,6 +32,15 @@ def stopping(shared: int, trial: Trial, folder: Path) -> dict[str, Any]:
     return doubled(shared, trial, folder)
 
 
+def failing(shared: int, trial: Trial, folder: Path) -> dict[str, Any]:
+    if trial.key == "t1":
+        if shared:
+            os.kill(os.getpid(), signal.SIGKILL)
+        message = "it can't"
+        raise TrainError(message)
+    return doubled(shared, trial, folder)
+
+
 def test_each_trial_is_run_once_however_often_it_is_asked_for(tmp_path: Path) -> None:
     for _ in range(2):
         found = run_trials(doubled, 2, TRIALS, tmp_path, quiet=True)
@@ -51,6 +60,16 @@ def test_several_processes_share_the_trials(tmp_path: Path) -> None:
     found = run_trials(doubled, 3, TRIALS, tmp_path, processes=2, quiet=True)
     assert {k: r["value"] for k, r in found.items()} == {f"t{i}": 3 * i for i in range(6)}
     assert os.getpid() not in {r["by"] for r in found.values()}
+
+
+@pytest.mark.parametrize(("killed", "says"), [(0, "it can't"), (1, "killed.*goes on")])
+def test_a_process_that_fails_or_dies_ends_the_study_at_once(
+    tmp_path: Path, killed: int, says: str
+) -> None:
+    with pytest.raises(TrainError, match=says):
+        run_trials(failing, killed, TRIALS[:3], tmp_path, processes=2, quiet=True)
+    found = run_trials(doubled, 2, TRIALS[:3], tmp_path, quiet=True)
+    assert len(found) == 3
 
 
 def test_a_trial_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:

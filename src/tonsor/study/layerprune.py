@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tonsor import zoo
 from tonsor.anatomy import Anatomy
 from tonsor.cost.bench import Bench
 from tonsor.criteria.blocks.score import score_blocks
@@ -30,7 +31,7 @@ from tonsor.select.budget import Budget
 from tonsor.select.make import plan
 from tonsor.select.timed import plan_timed
 from tonsor.study.base import Base, after_cut, tune
-from tonsor.study.schedules import shared_groups
+from tonsor.study.schedules import PAPER, shared_groups
 from tonsor.study.trials import Trial
 from tonsor.train.calibrate import calibrate
 
@@ -40,7 +41,11 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPruneStudy:
-    """What is compared, and how far it goes."""
+    """What is compared, and how far it goes.
+
+    `smaller` names networks made small by hand, with their trained weights, to stand beside the
+    ones of which `deep` blocks are gone.
+    """
 
     base: Base
     by: tuple[str, ...] = ("imprint", "probe", "cosine", "ensemble", *FIVE.values(), "random")
@@ -49,8 +54,10 @@ class LayerPruneStudy:
     others: tuple[int, ...] = (2, 4, 8)
     tuned_others: tuple[str, ...] = ("ensemble", "cosine", "random")
     filters: tuple[int, ...] = (100, 200, 300, 400)
-    filters_by: tuple[str, ...] = tuple(FIVE.values())
+    filters_by: tuple[str, ...] = tuple(PAPER.values())
     scratch: int = 4
+    deep: tuple[int, ...] = (12, 18)
+    smaller: Mapping[str, str] = field(default_factory=dict[str, str])
     batches: tuple[int, ...] = (1, 64)
     matched_by: str = "l1"
     seeds: tuple[int, ...] = (0,)
@@ -64,7 +71,8 @@ class LayerPruneStudy:
         """The models that are cut and trained on; what is not trained on is quick."""
         found = []
         for seed in self.seeds:
-            found += [self._trial("blocks", self.main, n, seed) for n in range(1, self.most + 1)]
+            numbers = [*range(1, self.most + 1), *self.deep]
+            found += [self._trial("blocks", self.main, n, seed) for n in numbers]
             found += [self._trial("filters", by, n, seed)
                       for n in self.filters for by in self.filters_by]  # fmt: skip
             found += [self._trial("iterative", self.main, self.scratch, seed)]
@@ -156,7 +164,7 @@ def cut_trial(known: Known, trial: Trial, folder: Path) -> dict[str, Any]:
 def _decided(known: Known, anatomy: Anatomy, settings: Mapping[str, Any]) -> Plan:
     by, n, seed = settings["by"], settings["n"], settings["seed"]
     if settings["kind"].startswith("matched"):
-        return load_plan(known.folder / f"{settings['kind']}_{n}_{seed}.json")
+        return load_plan(_matched_path(known, settings))
     if settings["kind"] != "filters":
         return plan_blocks(anatomy, remove=n, by=known.scored(by, seed), quiet=True)
     shared = list(shared_groups(anatomy))
@@ -223,6 +231,8 @@ def latency_trial(known: Known, trial: Trial, folder: Path) -> dict[str, Any]:
         wanted = its["kind"] in ("blocks", "filters") and its["seed"] == trial.settings["seed"]
         if wanted and path.exists():
             models[other.key] = load_plan(path).apply(model, verify=False)
+    for name, weights in study.smaller.items():
+        models[f"smaller_{name}"] = smaller_network(study, name, weights)
     found = Bench(batch=batch, rounds=study.rounds).measure(models, inputs)
     ratios = {n: found.ratio(n, "whole") for n in models}
     return {
@@ -232,11 +242,17 @@ def latency_trial(known: Known, trial: Trial, folder: Path) -> dict[str, Any]:
     }
 
 
+def smaller_network(study: LayerPruneStudy, name: str, weights: str) -> nn.Module:
+    """Return a trained network that was made small by hand."""
+    given = study.base.splits(0)
+    return zoo.load(name, weights, classes=len(given.classes), channels=given.shape[0])
+
+
 def matched_plan(known: Known, trial: Trial) -> None:
     """Cut filters to the latency of the model without so many blocks, and save the plan."""
     study, settings = known.study, trial.settings
     n, seed, kind = settings["n"], settings["seed"], settings["kind"]
-    path = known.folder / f"{kind}_{n}_{seed}.json"
+    path = _matched_path(known, settings)
     if path.exists():
         return
     batch = int(kind.removeprefix("matched"))
@@ -251,3 +267,8 @@ def matched_plan(known: Known, trial: Trial) -> None:
         ), quiet=True,
     )  # fmt: skip
     save_plan(path, decided)
+
+
+def _matched_path(known: Known, settings: Mapping[str, Any]) -> Path:
+    named = (settings["kind"], settings["by"], settings["n"], settings["seed"])
+    return known.folder / f"{'_'.join(map(str, named))}.json"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tonsor.errors import BudgetError
+from tonsor.families.blocks.find import find_blocks
 from tonsor.files import replacing
 from tonsor.study.layerprune import (
     Known,
@@ -17,6 +18,7 @@ from tonsor.study.layerprune import (
     latency_trial,
     matched_plan,
     scores_trial,
+    smaller_network,
 )
 from tonsor.study.trials import Trial, run_trials
 
@@ -28,14 +30,18 @@ _Results = Mapping[str, Mapping[str, Any]]
 class Findings:
     """Everything that the study has found.
 
-    `unreached` says for a model without blocks why no cut of filters is as fast.
+    `unreached` says for a model without blocks why no cut of filters is as fast; `smaller` is of
+    the networks that were made small by hand.
     """
 
+    blocks: tuple[str, ...]
+    removable: tuple[str, ...]
     scores: _Results
     cut: _Results
     latency: _Results
     matched: _Results
     unreached: Mapping[str, str]
+    smaller: Mapping[str, Mapping[str, Any]]
 
 
 def run_layerprune(
@@ -63,7 +69,25 @@ def run_layerprune(
     unreached = _plans(known, study.matching(), folder / _UNREACHED)
     reached = [t for t in study.matching() if t.key not in unreached]
     matched = run(cut_trial, known, reached, processes)
-    return Findings(scores, cut, first, matched, unreached)
+    anatomy = study.base.anatomy(study.base.model())
+    found = find_blocks(anatomy)
+    return Findings(
+        blocks=tuple(b.name for b in found), removable=tuple(b.name for b in found.removable),
+        scores=scores, cut=cut, latency=first, matched=matched, unreached=unreached,
+        smaller=_smaller(study, anatomy.cost.macs()),
+    )  # fmt: skip
+
+
+def _smaller(study: LayerPruneStudy, whole: int) -> dict[str, dict[str, Any]]:
+    """Judge the networks that were made small by hand."""
+    found = {}
+    for name, weights in study.smaller.items():
+        model = smaller_network(study, name, weights)
+        found[name] = {
+            "answers": study.base.judge(model), "whole": whole,
+            "macs": study.base.anatomy(model).cost.macs(),
+        }  # fmt: skip
+    return found
 
 
 def _plans(known: Known, trials: list[Trial], path: Path) -> dict[str, str]:

@@ -12,6 +12,8 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,10 +101,23 @@ def _in_pool(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // processes)
-    with context.Pool(processes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        calls = [(work, shared, trial, folder) for trial in todo]
-        for key, done in pool.imap_unordered(_told, calls):
-            advance(key, done)
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
+        futures = [pool.submit(_told, (work, shared, trial, folder)) for trial in todo]
+        try:
+            for future in as_completed(futures):
+                advance(*future.result())
+        except BaseException as error:  # whatever ends this ends the trials at work
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                message = (
+                    f"a process that ran a trial was killed, maybe for want of memory; what was "
+                    f"done is in '{folder}', and the same command goes on with the rest"
+                )
+                raise TrainError(message) from error
+            raise
 
 
 def _told(call: tuple[Work, Any, Trial, Path]) -> tuple[str, bool]:

@@ -54,7 +54,7 @@ def test_what_is_gone_stays_gone(net: CifarResNet, monkeypatch: pytest.MonkeyPat
 
 
 def test_each_step_trains_what_is_left(net: CifarResNet) -> None:
-    seen = []
+    seen: list[tuple[int, int]] = []
 
     def tune(slim: nn.Module, number: int) -> None:
         seen.append((number, sum(p.numel() for p in slim.parameters())))
@@ -66,6 +66,7 @@ def test_each_step_trains_what_is_left(net: CifarResNet) -> None:
     assert [n for n, _ in seen] == [1, 2]
     assert seen[0][1] > seen[1][1]
     assert len(plan.drops) == 4
+    assert isinstance(slim, CifarResNet)
     assert torch.equal(slim.conv1.weight, 4 * before)
     assert torch.equal(net.conv1.weight, before)
 
