@@ -52,7 +52,7 @@ BUDGETS = {
     "macs": "can't read the budget",
     "macs=nan": "can't read the budget",
     "mcas=50%": "did you mean 'macs'?",
-    "latency=50%": "known: macs, params",
+    "memory=50%": "known: macs, params",
     "50%": "no budget is called '50%'",
     "": "no budget is called ''",
 }

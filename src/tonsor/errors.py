@@ -11,6 +11,7 @@ TonsorError
 ├── SurgeryError    a cut failed; the model given is untouched
 ├── ProofError      pruned and masked model disagree; the slim model is withheld
 ├── WeightsError    a file of weights that can't be read, or does not fit its model
+├── EngineError     a model can't be run in the engine it is to be timed in
 ├── RecoverError    what a cut took can't be made up for; the slim model is untouched
 ├── DataError       images or labels that are missing, damaged or do not belong together
 └── TrainError      training can't start, or can't go on; what was saved stays good
@@ -70,6 +71,10 @@ class ProofError(TonsorError):
 
 class WeightsError(TonsorError):
     """A file of weights can't be read safely, or does not fit the model."""
+
+
+class EngineError(TonsorError):
+    """A model can't be run in an engine, or the engine isn't installed."""
 
 
 class RecoverError(TonsorError):

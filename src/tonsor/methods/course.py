@@ -9,8 +9,9 @@ from typing import Any
 
 from tonsor.anatomy import Anatomy
 from tonsor.criteria.score import Scores, score
+from tonsor.errors import BudgetError
 from tonsor.plans import Plan
-from tonsor.select.budget import Budget, as_budget, is_speedup
+from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
 from tonsor.select.make import plan
 from tonsor.select.names import Named, as_names, touching
 from tonsor.select.schedule import Schedule
@@ -147,6 +148,12 @@ def course_of(
 ) -> Course:
     """Return the course for what a user asks for."""
     target = None if budget is None else as_budget(budget)
+    if target is not None and is_measured(target.target):
+        message = (
+            f"{target} can't be followed while training, for each round would have to be measured. "
+            "Cut to it one-shot and train on, or give what is counted, such as macs=50%"
+        )
+        raise BudgetError(message)
     names = tuple(as_names(anatomy, keep))
     return Course(anatomy, target, schedule, names, skew, options)
 

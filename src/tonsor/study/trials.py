@@ -26,6 +26,7 @@ from tonsor.errors import StoppedError, TrainError
 from tonsor.files import replacing
 
 RESULT = "result.json"
+_PATIENCE = 10  # seconds for a process to end in
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,11 @@ def _in_pool(
                 advance(*future.result())
         except BaseException as error:  # whatever ends this ends the trials at work
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - others:
+            ours = set(multiprocessing.active_children()) - others
+            for child in ours:
                 child.terminate()
+            for child in ours:
+                child.join(_PATIENCE)
             if isinstance(error, BrokenProcessPool):
                 message = (
                     f"a process that ran a trial was killed, maybe for want of memory; what was "
