@@ -351,6 +351,7 @@ def test_an_end_without_any_gradient_is_told() -> None:
         ({"schedule": "soft:3"}, SelectionError, "done by Soft"),
         ({"schedule": "now"}, SelectionError, "no schedule is called 'now'"),
         ({"budget": "macs=1%"}, BudgetError, "can't be met"),
+        ({"budget": "latency=50%"}, BudgetError, "can't be followed while training"),
         ({"budget": None}, BudgetError, "how much to keep"),
         ({"by": "hrank"}, SelectionError, "batches=..."),
         ({"by": "hrank", "batches": iter([])}, SelectionError, "spent after"),

@@ -42,7 +42,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     if len(left) != len(right):
         message = f"vectors of {len(left)} and {len(right)} elements can't be correlated"
         raise ScoreError(message)
-    x, y = (_ranks(v) - (len(v) + 1) / 2 for v in (left, right))
+    x, y = (ranks(v) - (len(v) + 1) / 2 for v in (left, right))
     size = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / size if size else float("nan")
 
@@ -106,7 +106,7 @@ def _vector(values: ArrayLike) -> Array:
     return vector
 
 
-def _ranks(values: Array) -> Array:
+def ranks(values: Array) -> Array:
     """Rank from 1 up; equal values share the mean of the ranks that they would have."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

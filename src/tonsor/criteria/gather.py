@@ -63,6 +63,7 @@ class Place:
     where: str
     made: bool
     size: int
+    tensor: str = ""
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class Means:
         """Return the means of the places that were reached as rows."""
         found: dict[str, list[Row]] = {}
         for place, values in self.reached(known):
-            made = row(values, made=place.made, where=place.where)
+            made = row(values, made=place.made, where=place.where, tensor=place.tensor)
             found.setdefault(place.group, []).append(made)
         return found
 
@@ -142,7 +143,7 @@ def in_all(values: Tensor) -> Tensor:
     return there.to(values.device)
 
 
-def row(values: Tensor, *, made: bool, where: str) -> Row:
+def row(values: Tensor, *, made: bool, where: str, tensor: str = "") -> Row:
     """Make a row, after checking that its scores can be ranked."""
     array = values.double().cpu().numpy()
     if not np.isfinite(array).all():
@@ -153,4 +154,4 @@ def row(values: Tensor, *, made: bool, where: str) -> Row:
             "repair the weights or the data, or keep this group."
         )
         raise ScoreError(message)
-    return Row(array, made, where)
+    return Row(array, made, where, tensor)

@@ -90,7 +90,7 @@ class GradientGatherer:
     def rows(self) -> Mapping[str, list[Row]]:
         """Return the mean scores."""
         places = [
-            Place(name, _where(part), part.made, self._sizes[name])
+            Place(name, _where(part), part.made, self._sizes[name], part.member.tensor)
             for name, mine in self._parts.items()
             for part in mine
         ]
@@ -154,7 +154,7 @@ class DiagonalGatherer:
                     weight = as_real(part.of(self._tensors[name])).double()
                     scores = self._found(weight, part.of(values[name].to(weight.device)))
                     found.setdefault(group, []).append(
-                        row(scores, made=part.made, where=_where(part))
+                        row(scores, made=part.made, where=_where(part), tensor=name)
                     )
             if group not in found:
                 self.unscored.setdefault(group, _UNREACHED)

@@ -104,7 +104,7 @@ class MapGatherer:
     def rows(self) -> Mapping[str, list[Row]]:
         """Return the mean scores, and note the groups that were not met as they should be."""
         rows = self._means.rows(
-            Place(name, where, site.side == "out", self._sizes[name])
+            Place(name, where, site.side == "out", self._sizes[name], site.parameter)
             for name, seen in self._watched.items()
             for site in seen
             for where in self._places(site)

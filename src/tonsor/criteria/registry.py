@@ -70,8 +70,7 @@ class Registered:
     @property
     def choices(self) -> Mapping[str, inspect.Parameter]:
         """Its options with their defaults."""
-        found = inspect.signature(self.function).parameters
-        return {n: p for n, p in found.items() if p.kind is p.KEYWORD_ONLY}
+        return choices(self.function)
 
     @property
     def reads_data(self) -> bool:
@@ -142,29 +141,40 @@ def find_criterion(by: object) -> Registered:
         message = f"no criterion is called '{name}'; {hint}"
         raise SelectionError(message)
     found = CRITERIA[name]
-    options = dict(_option(found, item) for item in given.split(",")) if given else {}
-    return replace(found, options=options)
+    return replace(found, options=read_options(name, found.function, given))
 
 
-def _option(found: Registered, item: str) -> tuple[str, Any]:
+def choices(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the options of a function, which are its keyword arguments, with their defaults."""
+    found = inspect.signature(function).parameters
+    return {n: p for n, p in found.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def read_options(name: str, function: Callable[..., Any], given: str) -> dict[str, Any]:
+    """Read the options of a function from a text such as `p=3`; `name` is what it is called."""
+    return dict(_option(name, function, item) for item in given.split(",")) if given else {}
+
+
+def _option(owner: str, function: Callable[..., Any], item: str) -> tuple[str, Any]:
     name, equals, text = (part.strip() for part in item.partition("="))
-    if name not in found.choices or not equals:
-        known = ", ".join(f"{n}={p.default}" for n, p in found.choices.items())
-        rest = f"it has {known}" if known else "it has none"
-        message = f"'{item}' is no option of '{found.name}'; {rest}"
+    known = choices(function)
+    if name not in known or not equals:
+        each = ", ".join(f"{n}={p.default}" for n, p in known.items())
+        rest = f"it has {each}" if each else "it has none"
+        message = f"'{item}' is no option of '{owner}'; {rest}"
         raise SelectionError(message)
-    kind = get_type_hints(found.function)[name]
+    kind = get_type_hints(function)[name]
     if words := get_args(kind):
         if text in words:
             return name, text
-        message = f"'{name}' of '{found.name}' must be one of {', '.join(words)}, got '{text}'"
+        message = f"'{name}' of '{owner}' must be one of {', '.join(words)}, got '{text}'"
         raise SelectionError(message)
     if kind is bool and text.lower() in ("true", "false"):
         return name, text.lower() == "true"
     try:
         return name, _number(kind, text)
     except ValueError:
-        message = f"'{name}' of '{found.name}' is of type {kind.__name__}, got '{text}'"
+        message = f"'{name}' of '{owner}' is of type {kind.__name__}, got '{text}'"
         raise SelectionError(message) from None
 
 

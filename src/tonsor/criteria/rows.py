@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,11 +16,20 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Scores of the pieces of a group as one place sees them; `made` says if it makes them."""
+    """Scores of the pieces of a group as one place sees them; `made` says if it makes them.
+
+    `tensor` names the parameter that the place is at.
+    """
 
     values: Array
     made: bool
     where: str
+    tensor: str = ""
+
+    def to_unit(self) -> Row:
+        """Divide the scores by their Euclidean norm."""
+        length = float((self.values**2).sum() ** 0.5)
+        return replace(self, values=self.values / (length + 1e-8))
 
 
 def check_combine(combine: object) -> None:

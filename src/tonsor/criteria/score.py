@@ -29,8 +29,8 @@ from tonsor.criteria.stream import Loss, stream
 from tonsor.errors import ScoreError, SelectionError
 
 __all__ = [
-    "Combine", "Scores", "activation", "batchnorm", "from_rows", "gatherer_for", "geometric",
-    "magnitude", "score", "second_order", "spectral", "taylor",
+    "Combine", "Scores", "activation", "batchnorm", "from_rows", "gathered", "gatherer_for",
+    "geometric", "magnitude", "score", "second_order", "spectral", "taylor",
 ]  # fmt: skip
 
 
@@ -58,27 +58,50 @@ def score(
     """
     found = find_criterion(by)
     check_combine(combine)
+    rows, unscored, _ = gathered(
+        anatomy, found, makers=combine == "producer", batches=batches, loss=loss, at_most=at_most,
+        seed=seed, quiet=quiet,
+    )  # fmt: skip
+    return from_rows(anatomy, found, rows, combine, unscored)
+
+
+def gathered(
+    anatomy: Anatomy,
+    found: Registered,
+    *,
+    makers: bool = False,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> tuple[Mapping[str, list[Row]], Mapping[str, str], int]:
+    """Return the rows of all groups that may be cut, why some have none, and the samples seen.
+
+    With `makers`, places that only read are not scored where there are others.
+    """
     if found.reads_data and batches is None:
         message = (
             f"'{found.name}' looks at data: give it as batches=..., an iterable of (inputs, target)"
         )
         raise SelectionError(message)
     if not found.reads_data:
-        return _still(anatomy, found, combine, seed)
+        with alone(seed), torch.no_grad():
+            return *still_rows(anatomy, found, makers=makers), 0
     assert batches is not None
     if any(p.is_meta for p in anatomy.parameters.values()):
         message = f"the model is on the meta device and can't run for '{found.name}'; load it first"
         raise ScoreError(message)
-    gatherer = gatherer_for(anatomy, found, seed)
+    gatherer, seen = gatherer_for(anatomy, found, seed), 0
     if gatherer.scored:
         with alone(seed), second_order.derivable(found.needs == "curvature"):
-            stream(
+            seen = stream(
                 anatomy.model, batches, gatherer, loss=loss, backward=found.needs in BACKWARD,
                 singly=found.needs == "squares", at_most=at_most, about=f"scoring by {found}",
                 quiet=quiet,
             )  # fmt: skip
     rows = gatherer.rows() if gatherer.scored else {}
-    return from_rows(anatomy, found, rows, combine, gatherer.unscored)
+    return rows, gatherer.unscored, seen
 
 
 def gatherer_for(anatomy: Anatomy, found: Registered, seed: int = 0) -> Gatherer:
@@ -104,7 +127,9 @@ def from_rows(
     for group in anatomy.prunable:
         mine = rows.get(group.name, ())
         if mine:
-            values[group.name] = combined([_unit(r) for r in mine] if found.unit else mine, combine)
+            values[group.name] = combined(
+                [r.to_unit() for r in mine] if found.unit else mine, combine
+            )
     missing = {g.name: unscored.get(g.name, "") for g in anatomy.prunable if g.name not in values}
     if missing and not values:
         why = "; ".join(dict.fromkeys(missing.values()))
@@ -121,12 +146,6 @@ def from_rows(
     return scores
 
 
-def _still(anatomy: Anatomy, found: Registered, combine: Combine, seed: int) -> Scores:
-    with alone(seed), torch.no_grad():
-        rows, reasons = still_rows(anatomy, found, makers=combine == "producer")
-    return from_rows(anatomy, found, rows, combine, reasons)
-
-
 @contextmanager
 def alone(seed: int) -> Iterator[None]:
     """Draw from this seed, and afterwards have torch go on as if nothing had been drawn."""
@@ -134,9 +153,3 @@ def alone(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
-
-
-def _unit(row: Row) -> Row:
-    """Divide the scores of a place by their Euclidean norm."""
-    length = float((row.values**2).sum() ** 0.5)
-    return Row(row.values / (length + 1e-8), row.made, row.where)

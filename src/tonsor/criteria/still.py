@@ -77,4 +77,4 @@ def _values(anatomy: Anatomy, part: Part, found: Registered) -> Tensor:
 
 def _row(part: Part, values: Tensor) -> Row:
     place = f"'{part.member.tensor}' along dimension {part.member.dim}"
-    return row(values, made=part.made, where=place)
+    return row(values, made=part.made, where=place, tensor=part.member.tensor)

@@ -73,7 +73,7 @@ def _show(
 ) -> int:
     seen, device = 0, where_is(model)
     with untouched(model, gradients=backward), by_itself(device, backward=backward):
-        copy = _copy(model)
+        copy = run_copy(model)
         with forgetting(copy):
             for number, batch in enumerate(shown):
                 inputs, target = taken_apart(batch, device)
@@ -87,11 +87,11 @@ def _show(
                     found = _mean_loss(measure(output, wanted), number) if backward else None
                     gatherer.see(found, count)
                     seen += count
-                    copy = _copy(model) if backward and _remembers(copy) else copy
+                    copy = run_copy(model) if backward and _remembers(copy) else copy
     return seen
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def run_copy(model: nn.Module) -> nn.Module:
     """Copy a model but for its parameters: whatever a run writes stays in the copy."""
     return clone(model, _own_buffers).eval()
 

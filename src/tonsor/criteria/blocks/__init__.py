@@ -1,0 +1,1 @@
+"""How much each block of a model matters."""
