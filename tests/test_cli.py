@@ -26,6 +26,8 @@ from tonsor.cli.choose_options import Ranking
 from tonsor.cli.model import build, fill, find, read_inputs
 from tonsor.cli.show import console, show_table
 from tonsor.cost.conventions import CONVENTIONS
+from tonsor.cost.engines.registry import ENGINES
+from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.registry import CRITERIA
 from tonsor.criteria.rows import Combine
 from tonsor.errors import SelectionError
@@ -81,9 +83,15 @@ FLAGS = {
     "inspect": {"--json"},
     "explain": {"--json"},
     "prune": {
-        "--budget", "--macs", "--params", "--rank", "--keep", "--ratio", "--skew", "--round-to",
-        "--floor", "--schedule", "--recover", "--no-verify", "--out", "--plan", "--json",
+        "--family", "--budget", "--macs", "--params", "--remove", "--rank", "--keep",
+        "--ratio", "--skew", "--round-to", "--floor", "--schedule", "--recover", "--no-verify",
+        "--out", "--plan", "--json",
         "--recipe", "--epochs", "--lr", "--set", "--run", "--resume", "--device", "--quiet",
+        "--engine", "--threads", "--batch",
+    },
+    "blocks": {
+        "--level", "--by", "--score-batches", "--score-batch", "--judge", "--time", "--engine",
+        "--threads", "--batch", "--device", "--out", "--figure", "--quiet", "--json",
     },
     "score": {"--layers", "--out", "--figure", "--json"},
     "sensitivity": {
@@ -91,8 +99,8 @@ FLAGS = {
         "--json",
     },
     "study": {
-        "--weights", "-d", "--data", "--mean", "--std", "--by", "--kept", "--seeds", "--images",
-        "--epochs", "--processes", "-o", "--out", "--quiet", "--json", "--traceback",
+        "--weights", "-d", "--data", "--mean", "--std", "--by", "--kept", "--most", "--seeds",
+        "--images", "--epochs", "--processes", "-o", "--out", "--quiet", "--json", "--traceback",
     },
     "list": {"--json"},
     "doctor": {"--json"},
@@ -156,9 +164,10 @@ def test_the_flags_are_these_and_no_others(
     rows = re.findall(r"^[│ ] (--?[a-z].*)", help_of(command, capsys=capsys), re.MULTILINE)
     found = {flag for row in rows for flag in re.findall(r"(?:^|, )(--?[a-z-]+)", row)}
     ranking = ("score", "sensitivity", "prune")
-    shared = SOURCE_FLAGS if command in ("inspect", "explain", *ranking) else set()
+    source, images = ("inspect", "explain", "blocks"), ("train", "finetune", "eval", "blocks")
+    shared = SOURCE_FLAGS if command in (*source, *ranking) else set()
     shared = shared | (RANKING_FLAGS if command in ranking else set())
-    shared = shared | (IMAGE_FLAGS if command in ("train", "finetune", "eval", *ranking) else set())
+    shared = shared | (IMAGE_FLAGS if command in (*images, *ranking) else set())
     shared = shared | (HOW_FLAGS if command in ("train", "finetune") else set())
     assert found == FLAGS[command] | shared | {"-h", "--help"}
 
@@ -257,7 +266,14 @@ def test_explain_says_what_a_module_is_tied_to(cli: Tonsor) -> None:
 
 @pytest.mark.parametrize(
     ("what", "names"),
-    [("models", ZOO), ("criteria", CRITERIA), ("rules", RULES), ("conventions", CONVENTIONS)],
+    [
+        ("models", ZOO),
+        ("criteria", CRITERIA),
+        ("rules", RULES),
+        ("conventions", CONVENTIONS),
+        ("block-criteria", block_criteria()),
+        ("engines", ENGINES),
+    ],
 )
 def test_list_shows_the_registry(cli: Tonsor, what: str, names: dict[str, Any]) -> None:
     _, out, _ = cli("list", what)

@@ -24,7 +24,7 @@ from tonsor.graph.trace import unwrap
 from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
-from tonsor.surgery.dropping import drop_blocks, gone
+from tonsor.surgery.dropping import drop_blocks, gone, staying
 from tonsor.surgery.slice import cut_tensor, replace_parameter
 from tonsor.types import Cut
 
@@ -207,8 +207,11 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
     transient = _transient(model)
     _check_names(model, cut, weights, transient)
 
+    stays = staying(model, cut.drops)
+
     def replace(name: str, tensor: Tensor) -> Tensor:
-        if gone(cut.drops, name):
+        name = stays.get(id(tensor), "")
+        if not name:
             return tensor  # thrown away with its block
         kept = cut.keep.get(name)
         data = tensor.detach().clone() if kept is None else cut_tensor(tensor, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 from tonsor.drops import Drop, DropKind, Fit, Spot
@@ -35,30 +36,38 @@ def drop_from_json(data: Any, where: str) -> Drop:
     """Read a block that goes, or say what is wrong with it."""
     if not isinstance(data, Mapping):
         _refuse(where, "an object", data)
-    bypassed = [_spot(s, where) for s in _items(data, "bypassed", where, list)]
-    if len(bypassed) not in (0, 2):
-        _refuse(f"{where}.bypassed", "where it begins and where it ends", data["bypassed"])
-    channels = _items(data, "channels", where, int) or [0, 0]
-    if len(channels) != 2:
-        _refuse(f"{where}.channels", "two numbers", channels)
-    takes = _items(data, "takes", where, (str, int))
+    takes = _items(data, "takes", where, str, int)
     modules = _items(data, "modules", where, str)
     if not takes or not modules:
         _refuse(where, "modules that go, and where their input is", data)
-    return Drop(
+    drop = Drop(
         name=_one(data, "name", where, str),
         kind=_word(data, "kind", where, get_args(DropKind)),
         modules=tuple(modules),
         takes=tuple(takes),
         gives=_gives(data.get("gives"), f"{where}.gives"),
         through=tuple(_items(data, "through", where, str)),
-        zeroed=tuple(_spot(s, where) for s in _items(data, "zeroed", where, list)),
-        bypassed=(bypassed[0], bypassed[1]) if bypassed else None,
-        weight=_one(data, "weight", where, str, ""),
-        fit=_word(data, "fit", where, get_args(Fit), "same"),
-        channels=(channels[0], channels[1]),
-        dim=_one(data, "dim", where, int, 1),
+        zeroed=_spots(data, "zeroed", where),
         renumber=_one(data, "renumber", where, bool, default=True),
+    )
+    return _layer(drop, data, where) if drop.kind == "plain" else drop
+
+
+def _layer(drop: Drop, data: Mapping[str, Any], where: str) -> Drop:
+    """Read what a plain layer has besides."""
+    bypassed = _spots(data, "bypassed", where)
+    if len(bypassed) != 2:
+        _refuse(f"{where}.bypassed", "where it begins and where it ends", data.get("bypassed"))
+    channels = _items(data, "channels", where, int)
+    if len(channels) != 2:
+        _refuse(f"{where}.channels", "two numbers", channels)
+    return replace(
+        drop,
+        bypassed=(bypassed[0], bypassed[1]),
+        weight=_one(data, "weight", where, str),
+        fit=_word(data, "fit", where, get_args(Fit)),
+        channels=(channels[0], channels[1]),
+        dim=_one(data, "dim", where, int),
     )
 
 
@@ -66,10 +75,12 @@ def _spot_to_json(spot: Spot) -> list[str | int]:
     return [spot.module, spot.operator, spot.turn, spot.argument]
 
 
-def _spot(value: Any, where: str) -> Spot:
-    if [type(v) for v in value] != [str, str, int, str]:
-        _refuse(f"{where}: spot", "module, operator, turn and argument", value)
-    return Spot(*value)
+def _spots(data: Mapping[str, Any], key: str, where: str) -> tuple[Spot, ...]:
+    found = _items(data, key, where, list)
+    for i, value in enumerate(found):
+        if [type(v) for v in value] != [str, str, int, str]:
+            _refuse(f"{where}.{key}[{i}]", "module, operator, turn and argument", value)
+    return tuple(Spot(*value) for value in found)
 
 
 def _gives(value: Any, where: str) -> Any:
@@ -81,7 +92,7 @@ def _gives(value: Any, where: str) -> Any:
         if kind == "is" and type(inner) in _PLAIN:
             return {"is": inner}
         if kind == "arg" and isinstance(inner, list) and inner:
-            return {"arg": [s for s in inner if type(s) in (str, int)]}
+            return {"arg": _items(value, "arg", where, str, int)}
         if kind in _HOLDERS and isinstance(inner, list):
             return {kind: [_gives(v, where) for v in inner]}
         if kind == "dict" and isinstance(inner, Mapping):
@@ -89,9 +100,9 @@ def _gives(value: Any, where: str) -> Any:
     _refuse(where, "how a result is arranged", value)
 
 
-def _items(data: Mapping[str, Any], key: str, where: str, kind: Any) -> list[Any]:
+def _items(data: Mapping[str, Any], key: str, where: str, *kinds: type) -> list[Any]:
     value = data.get(key, [])
-    if not isinstance(value, list) or any(not isinstance(v, kind) for v in value):
+    if not isinstance(value, list) or any(type(v) not in kinds for v in value):
         _refuse(f"{where}.{key}", "a list", value)
     return value
 

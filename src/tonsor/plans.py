@@ -32,7 +32,7 @@ from tonsor.plan_parts import (
 )
 from tonsor.surgery.apply import apply_cut, mask_model
 from tonsor.surgery.cutting import make_cut
-from tonsor.surgery.dropping import apart, gone, joined_drops, later_drops, uneven
+from tonsor.surgery.dropping import apart, gone, joined_drops, later_drops, staying, uneven
 from tonsor.surgery.proof import Proof, prove
 from tonsor.surgery.slice import cut_tensor, replace_parameter, widen_tensor
 from tonsor.surgery.ties import Tie, broken, holds, joined
@@ -160,8 +160,11 @@ class Plan:
         keep = self.cut().keep
         small = dict(named_tensors(unwrap(slim)))
 
+        stays = staying(original, self.drops)
+
         def grow(name: str, tensor: Tensor) -> Tensor:
-            if gone(self.drops, name):
+            name = stays.get(id(tensor), "")
+            if not name:
                 return replace_parameter(tensor, tensor.detach().clone())
             kept = keep.get(name) or (None,) * tensor.dim()
             if name not in small or small[name].shape != cut_shape(tensor, kept):
@@ -175,7 +178,8 @@ class Plan:
     def apply_to(self, optimizer: torch.optim.Optimizer, model: nn.Module, slim: nn.Module) -> None:
         """Point an optimizer of `model` at `slim`, with momentum sliced like the weights."""
         keep = self.cut().keep
-        names = {id(p): n for n, p in reversed(list(named_tensors(unwrap(model))))}
+        names = {id(p): n for n, p in named_tensors(unwrap(model))}
+        names |= staying(unwrap(model), self.drops)
         after = dict(named_tensors(unwrap(slim)))
         moved: list[tuple[Tensor, Tensor, dict[str, Any] | None]] = []
         groups, lost = [], list[Tensor]()

@@ -10,6 +10,7 @@ from tonsor.anatomy import inspect
 from tonsor.api import Report
 from tonsor.cli.choose_options import Along, Prune
 from tonsor.cli.chosen import choices
+from tonsor.cli.chosen_blocks import batches_seen
 from tonsor.cli.given import fields_set, read_recipe_named, shown_to_criteria
 from tonsor.cli.made import Made
 from tonsor.cli.show import show, step
@@ -53,8 +54,8 @@ def prune_along(
         made.model, anatomy, splits, recipe, schedule=schedule, budget=budget, by=by,
         folder=command.along.run, resume=command.along.resume,
         batches=shown_to_criteria(splits, command.ranking.score_batch, seed),
-        at_most=command.ranking.score_batches, verify=False, device=command.along.device,
-        quiet=command.along.quiet, board=False, **options,
+        at_most=batches_seen(command.ranking.score_batches, by), verify=False,
+        device=command.along.device, quiet=command.along.quiet, board=False, **options,
     )  # fmt: skip
     proof = decided.prove(made.model, slim) if command.verify else None
     if not command.json:
@@ -62,11 +63,16 @@ def prune_along(
     return slim, Report(decided, anatomy, proof)
 
 
+def recipe_between(along: Along, seed: int) -> Recipe:
+    """The recipe that the command line names, with what it changes in it."""
+    changes = {"epochs": along.epochs, "lr": along.lr, "seed": seed, **fields_set(along.set)}
+    return read_recipe_named(along.recipe, _ALONG, changes)
+
+
 def _recipe(along: Along, seed: int, needed: int, splits: Splits) -> Recipe:
     """The recipe; if nothing is said of its length, as the schedule needs and one epoch more."""
-    changes = {"epochs": along.epochs, "lr": along.lr, "seed": seed, **fields_set(along.set)}
-    recipe = read_recipe_named(along.recipe, _ALONG, changes)
-    if along.recipe is None and changes["epochs"] is None:
+    recipe = recipe_between(along, seed)
+    if along.recipe is None and along.epochs is None and "epochs" not in fields_set(along.set):
         an_epoch = math.ceil(len(splits.train) / recipe.batch)
         recipe = recipe.but(epochs=math.ceil(needed / an_epoch) + 1)
     return recipe

@@ -38,16 +38,31 @@ class Source:
 class Ranking:
     """How pieces are scored."""
 
-    by: Annotated[str, arg(metavar="CRITERION")] = "l2"
+    by: Annotated[str | None, arg(metavar="CRITERION")] = "l2"
     """How pieces are scored, with options after a colon: spectral, lp:p=3; `tonsor list criteria`
-    shows the choice. Those that look at data need --data"""
+    shows the choice, `tonsor list block-criteria` that for blocks. Those that look at data need
+    --data. Where nothing else is the default, l2, and imprint for blocks"""
     combine: Literal["mean", "sum", "max", "producer", "normalised"] = "mean"
     """How the weights that a group runs through are combined: over all of them, over those that
     make the pieces only, or the mean after each has been divided by its own"""
-    score_batches: Annotated[int, arg(metavar="N")] = 8
-    """How many minibatches of training images a criterion sees that looks at data"""
+    score_batches: Annotated[int | None, arg(metavar="N")] = None
+    """How many minibatches of training images a criterion sees that looks at data; 8 if not said,
+    and all for imprint and probe, which learn from them"""
     score_batch: Annotated[int, arg(metavar="N")] = 128
     """Images of such a minibatch"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timed:
+    """How models are timed."""
+
+    engine: Annotated[str, arg(metavar="ENGINE")] = "eager"
+    """What runs them: eager, compile, onnxruntime or openvino; `tonsor list engines` says which can
+    be used here"""
+    threads: Annotated[int, arg(metavar="N")] = 1
+    """Threads of a model; with one, models don't wait for cores that others use"""
+    batch: Annotated[int | None, arg(metavar="N")] = None
+    """Samples that run at once; 1 if not said, or as many as --input has"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +134,8 @@ class Along:
     resume: bool = False
     """Go on with the run in that folder"""
     device: Annotated[str | None, arg(metavar="DEVICE")] = None
-    """cpu, cuda, ...; the best there is if not said"""
+    """cpu, cuda, ...: where to train, the best there is if not said, and where latency is measured,
+    the CPU if not said"""
     quiet: bool = False
     """Show no progress"""
 
@@ -128,27 +144,39 @@ class Along:
 class Prune:
     """Cut a model down to a budget, prove the result right, and save it.
 
+    Channels go, or whole blocks (`tonsor blocks` lists them), which shortens what runs one after
+    the other.
+
     $ tonsor prune nets.py:ResNet --input 1,3,32,32 --budget macs=50% --out slim.tonsor
     $ tonsor prune zoo:resnet56 --weights w.safetensors --by spectral --budget macs=44% \\
         --schedule iterative:100/10 --data cifar10:data/cifar10 --out slim.tonsor
+    $ tonsor prune zoo:resnet56 --weights w.safetensors --family blocks --budget latency=70% \\
+        --data cifar10:data/cifar10 --out slim.tonsor
     """
 
     model: Model
     """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
     source: OmitArgPrefixes[Source] = Source()
+    family: Literal["channels", "blocks", "branches"] = "channels"
+    """What goes: channels and hidden units, whole blocks, or branches of blocks (such as the
+    attention of a layer) each on its own"""
     budget: Annotated[str | None, arg(metavar="COST=KEPT")] = None
     """What to keep: macs=50%, params=1.2M, pieces=70%, spp_speedup=2x, or another way of counting
-    (`tonsor list conventions`)"""
+    (`tonsor list conventions`); latency=70% or latency=12ms is measured, and corrected until the
+    measured figure holds"""
     macs: Annotated[str | None, arg(metavar="KEPT")] = None
     """The same as --budget macs=KEPT: 50%, 0.5 or an amount such as 1.2G"""
     params: Annotated[str | None, arg(metavar="KEPT")] = None
     """The same as --budget params=KEPT"""
-    ranking: OmitArgPrefixes[Ranking] = Ranking()
+    remove: Annotated[Repeated, arg(metavar="N|NAME")] = ()
+    """Of blocks, in place of a budget: how many go, or the name of one that does"""
+    timed: OmitArgPrefixes[Timed] = Timed()
+    ranking: OmitArgPrefixes[Ranking] = Ranking(by=None)
     rank: Literal["global", "per_group", "normalised", "isomorphic"] = "global"
     """Compare pieces over the whole model, take the same share of each group, compare after
     dividing by each group's mean, or compare among groups of the same structure only"""
     keep: Annotated[Repeated, arg(metavar="NAME")] = ()
-    """A module, parameter or pattern that must not be cut"""
+    """A module, block, parameter or pattern that must not be cut"""
     ratio: Annotated[Repeated, arg(metavar="NAME=KEPT")] = ()
     """The part of a layer to keep, as a fraction (0.5) or a number of pieces (24)"""
     skew: Annotated[float | None, arg(metavar="LIMIT")] = None
@@ -161,7 +189,8 @@ class Prune:
     schedule: Annotated[str, arg(metavar="SCHEDULE")] = "one-shot"
     """When to cut: one-shot, or while training on --data: iterative:100/10 (100 pieces each 10
     minibatches), fraction:0.2/30 (of what is left), ramp:20/100 (20 rounds along a cubic), soft:79
-    (each 79 minibatches; what was zeroed may return)"""
+    (each 79 minibatches; what was zeroed may return). Of blocks, iterative:1 removes one at a time
+    and trains for --epochs after each"""
     images: OmitArgPrefixes[Images] = Images(data=None)
     along: OmitArgPrefixes[Along] = Along()
     recover: UseAppendAction[tuple[Literal["compensate", "batchnorm"], ...]] = ()
@@ -179,7 +208,7 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """Compare criteria, or schedules, on one network with everything else the same.
+    """Compare criteria, schedules, or blocks and filters, on one network, all else the same.
 
     Every trial has a folder of its own and is done once; the same command goes on where it was
     stopped, and several of them on one folder share the work.
@@ -187,9 +216,12 @@ class Study:
     $ tonsor study criteria resnet20 --weights resnet20.safetensors --data cifar10:data/cifar10
     """
 
-    what: Annotated[Positional[Literal["criteria", "schedules", "spsrc"]], arg(metavar="WHAT")]
+    what: Annotated[
+        Positional[Literal["criteria", "schedules", "spsrc", "layerprune"]], arg(metavar="WHAT")
+    ]
     """criteria: each of them, random and uniform. schedules: iterative against one-shot. spsrc: the
-    configurations of SPSRC by its norms and by L1"""
+    configurations of SPSRC by its norms and by L1. layerprune: blocks against filters, on accuracy
+    and measured latency"""
     network: Annotated[Positional[str], arg(metavar="NETWORK")]
     """A network of the zoo, such as resnet20"""
     weights: Annotated[Path, arg(metavar="FILE")]
@@ -205,6 +237,8 @@ class Study:
     kept: UseAppendAction[tuple[float, ...]] = ()
     """Fractions of the cost to keep: 0.5 and 0.3 if not said; for schedules, of the filters: 0.8
     and 0.7"""
+    most: Annotated[int, arg(metavar="N")] = 8
+    """Of layerprune: how many blocks are removed at most"""
     seeds: Annotated[int, arg(metavar="N")] = 3
     """How many seeds"""
     images: Annotated[int, arg(metavar="N")] = 10_000

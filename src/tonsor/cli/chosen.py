@@ -11,9 +11,12 @@ from tonsor.criteria.registry import find_criterion
 from tonsor.criteria.scores import Scores
 from tonsor.errors import SelectionError
 
+USUAL = "l2"
 
-def scores_named(by: str) -> str | Scores:
+
+def scores_named(by: str | None) -> str | Scores:
     """Read scores from a file, or check the name of a criterion."""
+    by = by or USUAL
     if Path(by).suffix == ".json":
         return Scores.load(by)
     find_criterion(by)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tonsor.cli.learn_options import Images
 from tonsor.cli.model import ZOO_PLACE
@@ -63,6 +63,16 @@ def shown_to_criteria(splits: Splits, size: int, seed: int) -> Batches:
     return Batches(
         splits.train, size=size, mean=splits.mean, std=splits.std, shuffle=True, seed=seed
     )
+
+
+def held_out(
+    splits: Splits, on: Literal["validation", "test"] = "validation", size: int = 256
+) -> Batches | None:
+    """Images that nothing is learned from, in order; None where there are none."""
+    source = splits.validation if on == "validation" else splits.test
+    if not len(source):
+        return None
+    return Batches(source, size=size, mean=splits.mean, std=splits.std, shuffle=False, seed=0)
 
 
 def read_recipe_named(recipe: str | None, usual: Recipe, changes: Mapping[str, Any]) -> Recipe:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Model, Prune, Score, Sensitivity, Source, Study
 from tonsor.cli.learn_options import Eval, Finetune, Train
 
@@ -46,12 +47,16 @@ class Explain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class List:
-    """Show what there is to choose from: models of the zoo, criteria, recipes, and more.
+    """Show what there is to choose from: models of the zoo, criteria, recipes, engines, and more.
 
     $ tonsor list criteria
     """
 
-    what: Positional[Literal["models", "criteria", "recipes", "rules", "conventions"]]
+    what: Positional[
+        Literal[
+            "models", "criteria", "block-criteria", "recipes", "rules", "conventions", "engines"
+        ]
+    ]
     """Which of them"""
     json: bool = False
     """Print JSON"""
@@ -82,11 +87,12 @@ class Demo:
 
 
 Command = (
-    Demo | Inspect | Explain | Score | Sensitivity | Prune | Train | Finetune | Eval | Study | List
-    | Doctor
+    Demo | Inspect | Explain | Blocks | Score | Sensitivity | Prune | Train | Finetune | Eval
+    | Study | List | Doctor
 )  # fmt: skip
 _KINDS = (
-    Demo, Inspect, Explain, Score, Sensitivity, Prune, Train, Finetune, Eval, Study, List, Doctor,
+    Demo, Inspect, Explain, Blocks, Score, Sensitivity, Prune, Train, Finetune, Eval, Study, List,
+    Doctor,
 )  # fmt: skip
 COMMANDS = {kind.__name__.lower(): kind for kind in _KINDS}
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from torch import nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.api import Report, prune
 from tonsor.artifact import save
-from tonsor.cli.choose_options import Prune
+from tonsor.cli.choose_options import Prune, Timed
 from tonsor.cli.chosen import choices, scores_named
+from tonsor.cli.chosen_blocks import batches_seen, check_family
+from tonsor.cli.cut_blocks import cut_blocks
 from tonsor.cli.made import Made, make
-from tonsor.cli.show import show, show_json, show_table, step
+from tonsor.cli.outcome import Outcome, splits_for
+from tonsor.cli.show import show_json, step
+from tonsor.cli.timing import bench_of, measure_cut, measured_by
+from tonsor.cli.told import Told
+from tonsor.cost.bench import Bench
 from tonsor.criteria.registry import find_criterion
 from tonsor.criteria.scores import Scores
 from tonsor.errors import SelectionError
-from tonsor.explain import short
 from tonsor.plan_json import save_plan
 from tonsor.plans import Plan
-from tonsor.select.schedule import Schedule, parse_schedule
+from tonsor.select.budget import as_budget, is_measured
+from tonsor.select.make import WITHIN
+from tonsor.select.schedule import parse_schedule
 
 if TYPE_CHECKING:
     from tonsor.recover import Recovery
@@ -30,28 +37,28 @@ if TYPE_CHECKING:
 
 def cut(command: Prune) -> int:
     """Carry out the command and return the exit code."""
+    check_family(command)
     budget = _budget(command)
-    schedule = parse_schedule(command.schedule)
-    scores = scores_named(command.ranking.by)
-    splits = _splits(command, schedule, scores)
-    made = make(command.model, command.source, splits)
-    won: Recovery | None = None
-    if schedule.at_once:
-        slim, report = _at_once(command, made, splits, budget, scores)
+    bench = bench_of(command.timed, command.along.device, command.source, WITHIN)
+    if command.family == "channels":
+        done = _cut_channels(command, budget, bench)
     else:
-        assert splits is not None
-        from tonsor.cli.along import prune_along
-
-        slim, report = prune_along(command, made, splits, budget, schedule, scores)
+        done = cut_blocks(command, budget, bench)
+    made, slim, report = done.made, done.slim, done.report
+    won: Recovery | None = None
     if command.recover:
-        won = _recover(command, made, slim, report, splits)
+        won = _recover(command, made, slim, report, done.splits)
     total = report.plan if made.earlier is None else report.plan.rebase(made.earlier)
     files = _save(command, slim, total)
-    notes = [*report.warnings, *_advice(made, files)]
+    measured, failed = measured_by(report.plan), ""
+    if measured is None and (command.family != "channels" or command.timed != Timed()):
+        measured, failed = measure_cut(bench, report.anatomy.model, slim, made.inputs)
+    notes = [*report.warnings, *([failed] if failed else []), *_advice(made, files)]
+    told = Told(done, measured, won, notes, files)
     if command.json:
-        show_json(_as_json(report, budget, notes, files, won))
+        show_json(told.to_json(budget))
     else:
-        _show(report, notes, files, won)
+        told.show()
     return 0
 
 
@@ -59,44 +66,66 @@ def _budget(command: Prune) -> str | None:
     named = {"macs": command.macs, "params": command.params}
     given = [f"{name}={kept}" for name, kept in named.items() if kept is not None]
     given += [command.budget] if command.budget is not None else []
-    if len(given) > 1 or not (given or command.ratio):
+    blocks = command.family != "channels"
+    if len(given) > 1 or not (given or command.ratio or command.remove):
         message = "say how much to keep, by one of --budget, --macs and --params: --macs 50%"
+        message += ". Or say which blocks go: --remove 4" if blocks else ""
+        raise SelectionError(message)
+    if given and command.remove:
+        message = f"say either what to keep ({given[0]}) or what goes (--remove), not both"
         raise SelectionError(message)
     return given[0] if given else None
 
 
-def _splits(command: Prune, schedule: Schedule, scores: str | Scores) -> Splits | None:
-    """Open the images where something looks at them."""
+def _cut_channels(command: Prune, budget: str | None, bench: Bench) -> Outcome:
+    schedule = parse_schedule(command.schedule)
+    scores = scores_named(command.ranking.by)
+    measures = budget is not None and is_measured(as_budget(budget).target)
+    if measures and not schedule.at_once:
+        message = (
+            f"--schedule {command.schedule} needs a budget that is counted, such as macs=50%; a "
+            "latency can be met at once only (--schedule one-shot), and trained on afterwards by "
+            "tonsor finetune"
+        )
+        raise SelectionError(message)
     wanted = []
     if isinstance(scores, str) and find_criterion(scores).reads_data:
         wanted.append(f"--by {scores}")
     if not schedule.at_once:
         wanted.append(f"--schedule {command.schedule}")
-    if command.recover:
-        wanted.append(f"--recover {command.recover[0]}")
-    if command.images.data is None:
-        if wanted:
-            message = f"{' and '.join(wanted)} needs images: --data cifar10:FOLDER, for example"
-            raise SelectionError(message)
-        return None
-    from tonsor.cli.given import read_splits
+    splits = splits_for(command, wanted)
+    made = make(command.model, command.source, splits)
+    if schedule.at_once:
+        slim, report = _at_once(command, made, splits, budget, scores, bench if measures else None)
+    else:
+        assert splits is not None
+        from tonsor.cli.along import prune_along
 
-    return read_splits(command.images)
+        slim, report = prune_along(command, made, splits, budget, schedule, scores)
+    return Outcome(made, splits, slim, report)
 
 
 def _at_once(
-    command: Prune, made: Made, splits: Splits | None, budget: str | None, scores: str | Scores
+    command: Prune,
+    made: Made,
+    splits: Splits | None,
+    budget: str | None,
+    scores: str | Scores,
+    bench: Bench | None,
 ) -> tuple[nn.Module, Report]:
     options = choices(command, scores)
+    if bench is not None:
+        options["bench"] = bench
     if splits is not None:
         from tonsor.cli.given import shown_to_criteria
 
         options["batches"] = shown_to_criteria(
             splits, command.ranking.score_batch, command.source.seed
         )
-        options["at_most"] = command.ranking.score_batches
+        options["at_most"] = batches_seen(command.ranking.score_batches, scores)
     doing = step("tracing, ranking, cutting" + (" and proving" if command.verify else ""))
-    with doing if splits is None else nullcontext():  # scoring on images has a bar of its own
+    alone = splits is None and bench is None
+    with doing if alone else nullcontext():  # scoring on images, and measuring, have their bars
         return prune(
             made.model, made.inputs, budget=budget, head_dims=command.source.head_dims,
             verify=command.verify, quiet=command.along.quiet, **options,
@@ -107,22 +136,18 @@ def _recover(
     command: Prune, made: Made, slim: nn.Module, report: Report, splits: Splits | None
 ) -> Recovery:
     """Recover on training images, and judge on the validation split."""
-    from tonsor.cli.given import shown_to_criteria
+    from tonsor.cli.given import held_out, shown_to_criteria
     from tonsor.recover import recover
     from tonsor.recover.recover import Step
-    from tonsor.train.data import Batches
 
     assert splits is not None
-    held = Batches(
-        splits.validation, size=256, mean=splits.mean, std=splits.std, shuffle=False, seed=0
-    )
     how: list[Step] = [s for s in get_args(Step) if s in command.recover]
     anatomy: Anatomy = report.anatomy
     with step("recovering"):
         return recover(
             anatomy.model, slim, report.plan, anatomy,
             shown_to_criteria(splits, 200, command.source.seed), how=how,
-            held_out=held if len(splits.validation) else None, quiet=True,
+            held_out=held_out(splits), quiet=True,
         )  # fmt: skip
 
 
@@ -143,42 +168,3 @@ def _advice(made: Made, files: dict[str, str]) -> Iterator[str]:
         yield "the weights were random; --weights FILE prunes trained ones"
     if not files:
         yield "nothing was saved; --out slim.tonsor keeps the slim model, --plan the plan"
-
-
-def _show(report: Report, notes: list[str], files: dict[str, str], won: Recovery | None) -> None:
-    rows = [
-        (name, short(before), short(after), f"{after / (before or 1):.1%}")
-        for name, (before, after) in (("parameters", report.params), ("MACs", report.macs))
-    ]
-    name = type(report.anatomy.model).__name__
-    show_table(("", "before", "after", "kept"), rows, title=name, numbers=1)
-    cut, free = len(report.plan.keep), len(report.anatomy.prunable)
-    show(f"{cut} of {free} free groups were cut, {len(report.anatomy.pinned)} may not be")
-    show(f"proven: {report.proof}" if report.proof else "not proven (--no-verify)")
-    if won is not None:
-        show(won)
-    for note in notes:
-        show(f"note: {note}", "yellow")
-    for path in files.values():
-        show(f"written: {path}", "green")
-
-
-def _as_json(
-    report: Report,
-    budget: str | None,
-    notes: list[str],
-    files: dict[str, str],
-    won: Recovery | None,
-) -> dict[str, Any]:
-    proof = report.proof
-    return {
-        "model": type(report.anatomy.model).__name__,
-        "budget": budget,
-        "params": dict(zip(("before", "after"), report.params, strict=True)),
-        "macs": dict(zip(("before", "after"), report.macs, strict=True)),
-        "kept": report.plan.counts,
-        "proof": None if proof is None else {"error": proof.error, "tolerance": proof.tolerance},
-        "recovery": None if won is None else won.to_json(),
-        "notes": notes,
-        "files": files,
-    }

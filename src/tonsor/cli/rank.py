@@ -11,6 +11,7 @@ import numpy as np
 from tonsor.anatomy import Anatomy
 from tonsor.cli.choose_options import Ranking, Score, Sensitivity
 from tonsor.cli.chosen import scores_named
+from tonsor.cli.chosen_blocks import batches_seen
 from tonsor.cli.made import make_anatomy
 from tonsor.cli.show import show, show_json, show_table, step
 from tonsor.criteria.registry import find_criterion
@@ -49,7 +50,8 @@ def show_scores(command: Score) -> int:
             data = _score_on(splits, command.ranking, command.source.seed)
             scores = score(
                 anatomy, by, combine=command.ranking.combine, batches=data,
-                at_most=command.ranking.score_batches, seed=command.source.seed, quiet=True,
+                at_most=batches_seen(command.ranking.score_batches, by), seed=command.source.seed,
+                quiet=True,
             )  # fmt: skip
     names = _chosen(anatomy, scores, command.layers)
     files = _written(command, scores, names)

@@ -12,13 +12,17 @@ from torch import nn
 from tonsor._version import __version__
 from tonsor.anatomy import inspect
 from tonsor.axes.registry import RULES
+from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Prune, Score, Sensitivity, Study
 from tonsor.cli.learn_options import Eval, Finetune, Train
 from tonsor.cli.made import make_anatomy
 from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List
 from tonsor.cli.show import console, show, show_json, show_table
 from tonsor.cost.conventions import CONVENTIONS
+from tonsor.cost.engines.ready import engines
+from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.registry import CRITERIA
+from tonsor.families.blocks.find import find_blocks
 from tonsor.select.make import plan
 from tonsor.zoo.registry import ZOO
 
@@ -32,6 +36,10 @@ def run(command: Command) -> int:
             return _inspect(command)
         case Explain():
             return _explain(command)
+        case Blocks():
+            from tonsor.cli.blocks import show_blocks
+
+            return show_blocks(command)
         case Prune():
             from tonsor.cli.prune import cut
 
@@ -83,6 +91,8 @@ def _inspect(command: Inspect) -> int:
         show(f"never reached by this input, and left alone: {', '.join(anatomy.unreached)}")
     for item in anatomy.cost.uncounted:
         show(f"not counted: {item}")
+    if anatomy.graph.calls and (blocks := find_blocks(anatomy)):
+        show(f"{len(blocks)} blocks, {len(blocks.removable)} may go; `tonsor blocks` lists them")
     return 0
 
 
@@ -122,6 +132,10 @@ def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         return ("name", "what it is for"), [(n, about(n).split("\n")[0]) for n in RECIPES]
     if what == "criteria":
         return ("name", "what it measures"), [(c.name, c.summary) for c in CRITERIA.values()]
+    if what == "block-criteria":
+        return ("name", "what it measures"), list(block_criteria().items())
+    if what == "engines":
+        return ("name", "here"), [(n, why or "available") for n, why in engines().items()]
     if what == "conventions":
         return ("name", "what it counts"), [(c.name, c.about) for c in CONVENTIONS.values()]
     rows = [(n, (r.__doc__ or "").strip().partition("\n")[0]) for n, r in sorted(RULES.items())]
@@ -134,6 +148,7 @@ def _doctor(command: Doctor) -> int:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     rows += [("threads", str(torch.get_num_threads())), ("GPU", cuda)]
     rows += [(f"{n} (optional)", _version(n)) for n in _OPTIONAL]
+    rows += [(f"engine {n}", why or "available") for n, why in engines().items()]
     works, what = _check()
     rows.append(("check", what))
     if command.json:

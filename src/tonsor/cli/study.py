@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tonsor.cli.choose_options import Study
+from tonsor.cli.chosen_blocks import looks_at_data
 from tonsor.cli.show import show, show_json, show_table
 from tonsor.criteria.registry import find_criterion
 from tonsor.errors import SelectionError
@@ -30,7 +31,9 @@ _WHOLE = "whole.json"
 def study(command: Study) -> int:
     """Carry out the command and return the exit code."""
     for by in command.by:
-        if by != UNIFORM:
+        if command.what == "layerprune":
+            looks_at_data(by)
+        elif by != UNIFORM:
             find_criterion(by)
     base = Base(
         network=command.network, weights=str(command.weights), data=command.data,
@@ -45,6 +48,10 @@ def study(command: Study) -> int:
             return _schedules(command, base, seeds)
         case "spsrc":
             return _spsrc(command, base, seeds)
+        case "layerprune":
+            from tonsor.cli.study_layerprune import layerprune
+
+            return _told(command, *layerprune(command, base, seeds))
 
 
 def _criteria(command: Study, base: Base, seeds: tuple[int, ...]) -> int:

@@ -11,6 +11,7 @@ from tonsor.errors import PlanError, RecoverError
 from tonsor.graph.clone import named_tensors
 from tonsor.graph.trace import unwrap
 from tonsor.plans import Plan
+from tonsor.surgery.dropping import gone
 from tonsor.surgery.slice import cut_tensor
 
 
@@ -22,6 +23,8 @@ class Slim:
         self._before = dict(named_tensors(model))
         self._after = dict(named_tensors(unwrap(slim)))
         for name, tensor in self._before.items():
+            if name not in self._after and gone(plan.drops, name):
+                continue
             kept = self._keep.get(name) or (None,) * tensor.dim()
             wanted = tuple(
                 n if k is None else len(k) for n, k in zip(tensor.shape, kept, strict=True)

@@ -18,7 +18,7 @@ from tonsor.families.blocks.find import Level, find_blocks
 from tonsor.plans import Plan
 from tonsor.select.block_budget import counted, timed
 from tonsor.select.budget import Budget, as_budget, is_measured
-from tonsor.select.drop import drop_plan, with_numbers_that_hold
+from tonsor.select.drop import drop_plan, that_go_together, with_numbers_that_hold
 from tonsor.select.names import Named, as_names
 
 
@@ -72,7 +72,12 @@ def plan_blocks(
     made |= {"by": by.by, "unscored": dict(by.unscored), "notes": list(by.notes)}
     made |= {"scores": {n: float(v) for n, v in by.values.items()}}
     stay = _kept(anatomy, found, keep)
-    order = by.ranking(b.name for b in found.removable if b.name not in {*stay, *gone})
+    ranked = by.ranking(b.name for b in found.removable if b.name not in {*stay, *gone})
+    order, left = that_go_together(anatomy, found, ranked, after)
+    if left:
+        name, why = next(iter(left.items()))
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        made["notes"] = [*by.notes, f"left in place: '{name}'{more}; {why}"]
     if isinstance(wanted, int):
         if wanted > len(order):
             message = (

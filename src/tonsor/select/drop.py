@@ -9,13 +9,13 @@ from typing import Any
 from tonsor._version import __version__
 from tonsor.anatomy import Anatomy
 from tonsor.drops import Drop
-from tonsor.errors import ProofError, SelectionError
+from tonsor.errors import PlanError, ProofError, SelectionError
 from tonsor.families.blocks.block import Block, Blocks
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.earlier import ties_of
 from tonsor.select.make import layout_of
-from tonsor.surgery.dropping import renumbers
+from tonsor.surgery.dropping import renumbers, uneven
 from tonsor.types import Leaf
 
 
@@ -35,7 +35,7 @@ def drop_plan(
     chosen = _chosen(blocks, names)
     drops = [b.drop for b in chosen if b.drop is not None]
     made = {"version": __version__, "family": "blocks", **(made_by or {})}
-    decided = Plan(
+    only = Plan(
         fingerprint=fingerprint(anatomy.model),
         keep=_sliced(anatomy, drops, {} if after is None else dict(after.keep)),
         layout=layout_of(anatomy),
@@ -45,7 +45,30 @@ def drop_plan(
         probe=anatomy.inputs,
         drops=tuple(drops),
     )
-    return decided if after is None else replace(decided.merge(after), made_by=made)
+    if (torn := uneven(only.cut(), only.fingerprint)) is not None:
+        raise SelectionError(torn)
+    return only if after is None else replace(only.merge(after), made_by=made)
+
+
+def that_go_together(
+    anatomy: Anatomy, blocks: Blocks, order: Iterable[str], after: Plan | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Return the blocks that may go one after another, and why others can't go with those.
+
+    Only plain layers whose numbers of channels differ get in each other's way.
+    """
+    going: list[str] = []
+    left: dict[str, str] = {}
+    plain = any(b.kind == "plain" for b in blocks.removable)
+    for name in order:
+        if plain:
+            try:
+                drop_plan(anatomy, blocks, [*going, name], after=after)
+            except (SelectionError, PlanError) as error:
+                left[name] = str(error)
+                continue
+        going.append(name)
+    return going, left
 
 
 def with_numbers_that_hold(anatomy: Anatomy, plan: Plan) -> Plan:
@@ -93,7 +116,8 @@ def _sliced(
                 "than those that it reads"
             )
             raise SelectionError(message)
-        if len(kept) < out.size:
+        group = anatomy.by_name.get(out.name)
+        if len(kept) < out.size and group is not None and group.prunable:
             keep[out.name] = kept
     return keep
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
+from tonsor.drops import Drop
 from tonsor.errors import SurgeryError
 from tonsor.graph.clone import clone
 from tonsor.surgery.attributes import set_integer
-from tonsor.surgery.dropping import drop_blocks, gone
+from tonsor.surgery.dropping import drop_blocks, staying
 from tonsor.surgery.slice import copy_parameter, cut_tensor, mask_, replace_parameter
 from tonsor.types import Cut
 
@@ -16,8 +19,11 @@ from tonsor.types import Cut
 def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
     """Return a slim copy of the model; the model itself is untouched, whatever happens."""
 
+    stays = staying(model, cut.drops)
+
     def replace(name: str, tensor: Tensor) -> Tensor:
-        if gone(cut.drops, name):
+        name = stays.get(id(tensor), "")
+        if not name:
             return tensor  # thrown away with its block
         kept = cut.keep.get(name)
         if tensor.is_meta:
@@ -56,8 +62,13 @@ def mask_model(model: nn.Module, cut: Cut) -> nn.Module:
         return new
 
     masked = clone(model, replace)
-    drop_blocks(masked, cut.drops)
+    drop_blocks(masked, [_filling(d) for d in cut.drops])
     return masked
+
+
+def _filling(drop: Drop) -> Drop:
+    """Have zeros handed on where what follows would read fewer channels if it were cut."""
+    return dataclasses.replace(drop, fit="narrow") if drop.fit == "slice" else drop
 
 
 def mend(slim: nn.Module, cut: Cut) -> None:

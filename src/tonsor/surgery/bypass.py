@@ -54,7 +54,10 @@ class Bypass:
         """Run one operator, changed where a block goes."""
         for name in self.zeroed.get(index, ()):
             value = _argument(func, args, kwargs, name)
-            args, kwargs = _with(func, args, kwargs, name, torch.zeros_like(value))
+            if _written(func, name):  # what is written into is read again under its own name
+                value.zero_()
+            else:
+                args, kwargs = _with(func, args, kwargs, name, torch.zeros_like(value))
         for name, block in self.entered.get(index, ()):
             self.held[block] = _argument(func, args, kwargs, name).clone()
         out = run(index, func, args, kwargs)
@@ -74,7 +77,7 @@ def _lost(graph: Graph, drops: Sequence[Drop]) -> frozenset[int]:
     """
     gone = gone_operators(graph, drops)
     through = {
-        v for c in graph.calls if any(c.module == d.modules[-1] for d in drops)
+        v for c in graph.calls if any(c.module == _arranger(d) for d in drops)
         for v in _handed_on(c, drops)
     }  # fmt: skip
     made = {v: op.index for op in reversed(graph.ops) for v in op.outputs if v is not None}
@@ -85,8 +88,13 @@ def _lost(graph: Graph, drops: Sequence[Drop]) -> frozenset[int]:
 
 
 def _handed_on(call: Call, drops: Sequence[Drop]) -> list[int]:
-    (drop, *_) = (d for d in drops if d.modules[-1] == call.module)
+    (drop, *_) = (d for d in drops if _arranger(d) == call.module)
     return list(_where(call.out, drop.gives))
+
+
+def _arranger(drop: Drop) -> str:
+    """Name the module whose result is arranged: what ends a plain layer, what begins a branch."""
+    return drop.modules[0 if drop.kind == "branch" else -1]
 
 
 def _where(out: Any, gives: Any) -> Iterator[int]:
@@ -117,6 +125,11 @@ def _index(spots: Spots, spot: Spot, drop: Drop) -> int:
 def _argument(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     place = [a.name for a in func._schema.arguments].index(name)
     return args[place] if place < len(args) else kwargs[name]
+
+
+def _written(func: Any, name: str) -> bool:
+    (info,) = (a.alias_info for a in func._schema.arguments if a.name == name)
+    return info is not None and info.is_write
 
 
 def _with(

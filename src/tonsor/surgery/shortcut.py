@@ -8,6 +8,7 @@ value}` a plain value; `{"tuple": [...]}`, `{"list": [...]}` and `{"dict": {...}
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,22 +21,22 @@ _ACTIVATIONS = {
     "relu": F.relu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
     "relu6": F.relu6, "hardswish": F.hardswish,
 }  # fmt: skip
+_SAID = ("_qkv_same_embed_dim",)  # torch's own code asks for it from outside
 _SIMPLE = (bool, int, float, str, type(None), torch.dtype, torch.device)
 
 
 class Shortcut(nn.Module):
     """Hands on what it is given, where a block has been removed.
 
-    Modules that stay keep their names. Plain attributes of the block are kept too, for other code
-    may ask for them.
+    Modules that stay keep their names. Plain attributes of the block and of the modules right
+    inside it are kept too, for other code may ask for them.
     """
 
     def __init__(self, block: nn.Module, drop: Drop) -> None:
         super().__init__()
         first = drop.modules[0]
-        for name, value in vars(block).items():
-            if not name.startswith("_") and isinstance(value, _SIMPLE):
-                setattr(self, name, value)
+        for name, value in _plain(block).items():
+            setattr(self, name, value)
         self._of = type(block).__name__
         self._takes = drop.takes
         self._gives = drop.gives
@@ -45,6 +46,9 @@ class Shortcut(nn.Module):
         for path in self._through:
             if not path.endswith("()"):
                 _place(self, path, block.get_submodule(path))
+        for name, inner in block.named_children():
+            if name not in self._modules and name.isidentifier():
+                setattr(self, name, SimpleNamespace(**_plain(inner)))
         self.training = block.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -71,6 +75,15 @@ class Passed(nn.Module):
     def forward(self, x: Any) -> Any:
         """Return what came in."""
         return x
+
+
+def _plain(module: nn.Module) -> dict[str, Any]:
+    found = {k: v for k, v in vars(module).items() if not k.startswith("_") or k in _SAID}
+    return {k: v for k, v in found.items() if _simple(v)}
+
+
+def _simple(value: Any) -> bool:
+    return isinstance(value, _SIMPLE) or (type(value) is tuple and all(map(_simple, value)))
 
 
 def fitted(x: Tensor, fit: Fit, wanted: int, dim: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,6 +81,18 @@ class Flow:
         return self._readers.get(state, [])
 
     @cached_property
+    def _uses(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = defaultdict(list)
+        for op in self.graph.ops:
+            for value in dict.fromkeys(op.inputs):
+                found[value].append(op.index)
+        return found
+
+    def uses(self, value: int) -> list[int]:
+        """Return the operators that read a tensor in any state."""
+        return self._uses.get(value, [])
+
+    @cached_property
     def _returned(self) -> set[State]:
         end = len(self.graph.ops)
         return {self.before(value, end) for _, value in self.graph.outputs}
@@ -92,6 +104,14 @@ class Flow:
     def used_after(self, state: State, op: int) -> bool:
         """Whether anything from an operator on reads a state, or the model returns it."""
         return self.is_returned(state) or any(o.index >= op for o in self.readers(state))
+
+    def reached(self, starts: Iterable[State], first: int, stop: int) -> set[State]:
+        """Return what operators from `first` to `stop` make of some tensors, and these."""
+        found = set(starts)
+        for op in self.graph.ops[first:stop]:
+            if any(self.before(v, op.index) in found for v in op.inputs):
+                found |= {self.after(v, op.index) for v in op.outputs if v is not None}
+        return found
 
     def shape(self, state: State) -> tuple[int, ...]:
         """Return the shape of a tensor."""

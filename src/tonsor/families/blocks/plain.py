@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from tonsor.anatomy import Anatomy
 from tonsor.drops import Drop, Fit
+from tonsor.families.blocks.alone import entangled
 from tonsor.families.blocks.block import Block, shape_text
 from tonsor.families.blocks.flow import Flow, State
 from tonsor.families.blocks.tree import Tree
 from tonsor.graph.spots import Spots
-from tonsor.types import Call, Leaf, Op, Ref
+from tonsor.types import Call, Leaf, Member, Op, Ref
 
 _WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution", "aten.linear")
 
@@ -70,8 +71,9 @@ class Plain:
         op = flow.graph.ops[run[0].first]
         before, after = flow.shape(start), flow.shape(end)
         dim = 1 if op.name != "aten.linear" else len(after) - 1
+        lost = self.tree.lost_with(modules)
         fit, reason = self._fit(op, run, start, end, dim)
-        drop = None
+        reason, drop = reason or entangled(flow, run, end, lost), None
         if not reason:
             last = next(o for o in reversed(flow.graph.ops[: run[-1].stop]) if self._made(o, end))
             drop = Drop(
@@ -83,7 +85,7 @@ class Plain:
             name=modules[0], kind="plain", modules=modules, takes=(0,), gives=(),
             input_shape=before, output_shape=after,
             ops=tuple(i for c in run for i in range(c.first, c.stop)),
-            parameters=self.tree.lost_with(modules), drop=drop, reason=reason,
+            parameters=lost, drop=drop, reason=reason,
         )  # fmt: skip
 
     def _made(self, op: Op, end: State) -> bool:
@@ -115,14 +117,29 @@ class Plain:
             )
         if before[dim] > after[dim]:
             return "narrow", ""
-        return "slice", self._unsliced(end, dim)
+        return "slice", self._unsliced(op, run, start, end, dim)
 
-    def _unsliced(self, end: State, dim: int) -> str:
+    def _unsliced(self, op: Op, run: Sequence[Call], start: State, end: State, dim: int) -> str:
         """Say why the next layer can't be given fewer channels, if so."""
-        axis = self.anatomy.solution.axes[end.value][dim]
+        axes = self.anatomy.solution.axes
+        axis, given = axes[end.value][dim], axes[start.value][dim]
         group = self.anatomy.by_name.get(axis.name) if isinstance(axis, Leaf) else None
-        if group is None:
-            return "it makes channels that belong together in ways that no slice respects"
+        if group is None or not isinstance(given, Leaf) or op.get("groups", 1) > 1:
+            return "its channels belong together in ways that no slice of the next layer respects"
         if not group.prunable:
             return f"it makes more channels than it reads, and those may not go: {group.pins[0]}"
+        mine = {n for c in run for n in self.tree.parameters(c.module)}
+        other = next(
+            (m.tensor for m in group.members if self._makes(m) and m.tensor not in mine), ""
+        )
+        if other or given == axis:
+            return (
+                "it makes more channels than it reads, and those may not go, for "
+                f"'{other or self._weight(op)}' has to do with them too"
+            )
         return ""
+
+    def _makes(self, member: Member) -> bool:
+        """Whether a weight makes the channels of a group, rather than read or scale them."""
+        shape = self.flow.graph.values[self.flow.graph.tensors[member.tensor]].shape
+        return member.dim == 0 and len(shape) > 1 and shape[1] > 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 from tonsor.drops import Drop
+from tonsor.families.blocks.alone import entangled
 from tonsor.families.blocks.arrange import NotArrangedError, arrangement
 from tonsor.families.blocks.block import Block, Path, shape_text
 from tonsor.families.blocks.flow import Flow, State
@@ -58,11 +60,19 @@ class Residuals:
         """Whether a call is only what holds the blocks: one of the same make after another."""
         mine = self.route(node)
         assert mine is not None
-        kids = list(self._largest(node))
-        if any(kid[1].adds == mine[1].adds for kid in kids):
-            return True
-        makes = [self.tree.likeness(n.call.module) for n, _ in kids]
-        return len(set(makes)) < len(makes)
+        held = self.tree.parameters(node.call.module)
+        wraps = any(
+            route.adds == mine[1].adds and self.tree.parameters(kid.call.module) == held
+            for kid, route in self._largest(node)
+        )
+        return wraps or self._holds_many(node)
+
+    def _holds_many(self, node: Node) -> bool:
+        kids = [kid for kid, _ in self._largest(node)]
+        names = [kid.call.module for kid in kids]
+        return any(self.tree.alike(a, b) for a, b in combinations(names, 2)) or any(
+            map(self._holds_many, kids)
+        )
 
     def _largest(self, node: Node) -> Sequence[tuple[Node, Route]]:
         found: list[tuple[Node, Route]] = []
@@ -81,12 +91,14 @@ class Residuals:
         steps = self._kept(route)
         stay = tuple(s.stays for s in steps if s.module)
         kept_ops = {i for s in steps for i in range(s.first, s.stop)}
-        name, reason, drop = call.module, "", None
+        name, drop = call.module, None
+        lost = self.tree.lost_with((name,), stay)
+        reason = entangled(flow, (call,), end, lost)
         try:
             arranged = arrangement(flow, call, end, "x")
             if self.tree.times[name] > 1:
                 reason = f"it is called {self.tree.times[name]} times, so it is several layers"
-            else:
+            elif not reason:
                 drop = Drop(
                     name=name, kind="residual", modules=(name,), takes=route.takes, gives=arranged,
                     through=tuple(s.stays if s.module else f"{s.stays}()" for s in steps),
@@ -98,7 +110,7 @@ class Residuals:
             name=name, kind="residual", modules=(name,), takes=route.takes, gives=gives,
             input_shape=flow.shape(route.start), output_shape=flow.shape(end),
             ops=tuple(i for i in range(call.first, call.stop) if i not in kept_ops),
-            parameters=self.tree.lost_with((name,), stay), drop=drop, reason=reason,
+            parameters=lost, drop=drop, reason=reason,
         )  # fmt: skip
 
     def _kept(self, route: Route) -> tuple[Step, ...]:
@@ -142,16 +154,13 @@ class Residuals:
         value = self.flow.graph.values[state.value]
         return len(value.shape) > 1 and "float" in value.dtype
 
-    def _adds(self, call: Call, given: object) -> bool:
+    def _adds(self, call: Call, given: Iterable[State]) -> bool:
         """Whether the module itself adds up two things that both come from what went in."""
-        reached: set[State] = set(given)  # type: ignore[call-overload]
-        for op in self.flow.graph.ops[call.first : call.stop]:
-            states = [self.flow.before(v, op.index) for v in op.inputs]
-            if op.module == call.module and op.name in ADD and self._both(op, reached):
-                return True
-            if any(s in reached for s in states):
-                reached |= {self.flow.after(v, op.index) for v in op.outputs if v is not None}
-        return False
+        reached = self.flow.reached(given, call.first, call.stop)
+        return any(
+            op.module == call.module and op.name in ADD and self._both(op, reached)
+            for op in self.flow.graph.ops[call.first : call.stop]
+        )
 
     def _both(self, op: Op, reached: set[State]) -> bool:
         sides = [op.get("self"), op.get("other")]

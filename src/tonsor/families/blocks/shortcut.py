@@ -65,6 +65,7 @@ class Walk:
         self.call = call
         self.starts = {state: path for path, state in reversed(flow.given(call).items())}
         self.light = light
+        self.reached = flow.reached(self.starts, call.first, call.stop)
         self.known: dict[State, Route | None] = {}
         self.made_by: dict[State, list[tuple[Call, State]]] = {}
         for other in inner:
@@ -130,7 +131,7 @@ class Walk:
             if self.flow.shape(state) != self.flow.shape(end):
                 continue
             before = self.route(state)
-            if before is not None:
+            if before is not None and self.flow.before(added, op.index) in self.reached:
                 way = (*before.added, Added(op.index, branch))
                 found.append(Route(before.takes, before.start, way, before.steps))
         return min(found, key=lambda r: (len(r.steps), -len(r.added)), default=None)

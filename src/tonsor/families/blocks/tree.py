@@ -54,14 +54,26 @@ class Tree:
         kind = self.graph.module_types.get(module, "")
         return kind, *(n.removeprefix(f"{module}.") for n in self.parameters(module))
 
+    def alike(self, one: str, two: str) -> bool:
+        """Whether two modules are of the same make, be it that one has lost a part of it."""
+        (kind, *first), (other, *second) = self.likeness(one), self.likeness(two)
+        shared = {*first} & {*second}
+        return kind == other and bool(shared) and shared in ({*first}, {*second})
+
+    def is_listed(self, module: str) -> bool:
+        """Whether a module is one of several of the same make in a list."""
+        held, _, place = module.rpartition(".")
+        others = (m for m in self.times if m != module and m.rpartition(".")[0] == held)
+        return place.isdecimal() and any(
+            m.rpartition(".")[2].isdecimal() and self.alike(m, module) for m in others
+        )
+
     def lost_with(self, modules: tuple[str, ...], but: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Name the parameters that nobody holds any more once these modules are gone."""
         gone = {n for m in modules for n in self.parameters(m)}
         gone -= {n for m in but for n in self.parameters(m)}
         others = {v for n, v in self.graph.parameters.items() if n not in gone}
-        return tuple(
-            n for n, v in self.graph.parameters.items() if n in gone and v not in others
-        )
+        return tuple(n for n, v in self.graph.parameters.items() if n in gone and v not in others)
 
 
 def _held(graph: Graph) -> Mapping[str, list[str]]:
