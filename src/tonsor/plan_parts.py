@@ -28,9 +28,7 @@ class PlanDiff:
     blocks_second: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(
-            self.only_first or self.only_second or self.blocks_first or self.blocks_second
-        )
+        return bool(self.only_first or self.only_second or self.blocks_first or self.blocks_second)
 
     def __str__(self) -> str:
         lines = [f"- block {n}" for n in self.blocks_first]

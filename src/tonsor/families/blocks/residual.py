@@ -164,6 +164,10 @@ class Residuals:
 
     def _both(self, op: Op, reached: set[State]) -> bool:
         sides = [op.get("self"), op.get("other")]
-        return all(
-            isinstance(s, Ref) and self.flow.before(s.value, op.index) in reached for s in sides
-        ) and len({self.flow.graph.values[s.value].shape for s in sides if isinstance(s, Ref)}) == 1
+        return (
+            all(
+                isinstance(s, Ref) and self.flow.before(s.value, op.index) in reached for s in sides
+            )
+            and len({self.flow.graph.values[s.value].shape for s in sides if isinstance(s, Ref)})
+            == 1
+        )
