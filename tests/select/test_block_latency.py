@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import tonsor
 from tonsor.anatomy import Anatomy
@@ -19,6 +20,7 @@ from tonsor.families.blocks.block import Blocks
 from tonsor.select import block_budget
 from tonsor.select.block_budget import _fewest
 from tonsor.select.block_table import block_table
+from tonsor.select.drop import that_go_together
 from tonsor.surgery.shortcut import Shortcut
 from tonsor.zoo.cifar_resnet import CifarResNet
 from tonsor.zoo.vgg import Vgg
@@ -169,3 +171,52 @@ def test_a_real_budget_holds_when_measured(anatomy: Anatomy, found: Blocks) -> N
     )
     assert plan.drops
     assert plan.made_by["ratio"] <= 0.6
+
+
+def test_blocks_that_can_not_all_go_have_a_table_of_those_that_can() -> None:
+    class Bottleneck(nn.Module):
+        """Three plain layers of which the last narrows what the first could hand on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 6, 1)
+            self.wide = nn.Conv2d(6, 12, 1)
+            self.same = nn.Conv2d(12, 12, 1)
+            self.narrow = nn.Conv2d(12, 8, 1)
+            self.last = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.narrow(self.same(self.wide(self.stem(x)))))
+
+    torch.manual_seed(0)
+    anatomy = tonsor.inspect(Bottleneck(), torch.randn(2, 3, 8, 8))
+    found = tonsor.blocks(anatomy)
+    names = [b.name for b in found.removable]
+    assert names == ["wide", "same", "narrow"]
+    going, left = that_go_together(anatomy, found, names)
+    assert going == ["wide", "same"]
+    assert "cut otherwise" in left["narrow"]
+    table = block_table(anatomy, found, Bench(rounds=2), quiet=True)
+    assert list(table.makes) == going
+    plan = tonsor.plan_blocks(anatomy, remove=2, by=BlockScores(dict.fromkeys(names, 1.0), "mine"))
+    assert [d.name for d in plan.drops] == going
+    assert any("left in place: 'narrow'" in n for n in plan.made_by["notes"])
+
+
+def test_a_branch_with_a_scale_behind_it_has_a_time() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(8, 8)
+            self.scale = nn.LayerNorm(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.scale(self.mix(x))
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), Scaled(), Scaled(), nn.Linear(8, 2))
+    anatomy = tonsor.inspect(net, torch.randn(2, 4))
+    found = tonsor.blocks(anatomy, level="branch")
+    assert [b.modules for b in found.removable] == [("1.mix", "1.scale"), ("2.mix", "2.scale")]
+    table = block_table(anatomy, found, Bench(rounds=2), quiet=True)
+    assert all(table[b.name].median_ms > 0 for b in found.removable)

@@ -19,7 +19,7 @@ from tonsor.cost.latency import Timing
 from tonsor.cost.signature import capture, signature
 from tonsor.cost.table import Memory, Part, PartTable, prediction_error, time_parts
 from tonsor.families.blocks.block import Block, Blocks
-from tonsor.select.drop import drop_plan
+from tonsor.select.drop import drop_plan, that_go_together
 
 _WHOLE, _REST = "(whole)", "(rest)"
 
@@ -84,12 +84,14 @@ def block_table(
 ) -> BlockTable:
     """Time every distinct block that may go, alone and on what it is given in the model.
 
+    Where not all of them can go at once, those that can after the earlier ones are in the table.
     `memory` keeps timings for later tables, in a file if it has a path.
     """
     bench = bench or Bench()
     given = bench.inputs(anatomy.inputs)
-    going = blocks.removable
-    rest = drop_plan(anatomy, blocks, [b.name for b in going]).apply(anatomy.model, verify=False)
+    names, _ = that_go_together(anatomy, blocks, [b.name for b in blocks.removable])
+    going = [blocks.named(n) for n in names]
+    rest = drop_plan(anatomy, blocks, names).apply(anatomy.model, verify=False)
     seen = capture(anatomy.model, given, [b.modules[0] for b in going]) if going else {}
     makes: dict[str, list[Block]] = {}
     for block in going:
@@ -123,6 +125,8 @@ class _Chain(nn.Module):
         for block, run in zip(self.blocks, list[Any](self.runs), strict=True):
             first, *rest = list[Any](run)
             out = first(*args, **kwargs)
+            if block.kind == "branch" and rest:
+                continue  # a norm or a scale, which need not be given what the branch returns
             for module in rest:
                 out = module(out)
             if block.input_shape == block.output_shape and len(block.takes) == 1:
