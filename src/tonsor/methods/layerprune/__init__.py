@@ -6,7 +6,8 @@
 >>> sum(p.numel() for p in published_network("LayerPrune-5").parameters())
 8282532
 
-`architecture_plan` cuts a trained VGG19 to one of these networks, and `table3` counts them all.
+`prune_iteratively` removes blocks one after another, training in between. `architecture_plan` cuts a
+trained VGG19 to one of the published networks, and `table3` counts them all.
 """
 
 from tonsor.methods.layerprune.architectures import (
@@ -16,9 +17,10 @@ from tonsor.methods.layerprune.architectures import (
     find_architecture,
     published_network,
 )
+from tonsor.methods.layerprune.iterative import Step, prune_iteratively
 from tonsor.methods.layerprune.table import NOTES, Row, Table3, table3
 
 __all__ = [
-    "ARCHITECTURES", "NOTES", "Architecture", "Row", "Table3", "architecture_plan",
-    "find_architecture", "published_network", "table3",
+    "ARCHITECTURES", "NOTES", "Architecture", "Row", "Step", "Table3", "architecture_plan",
+    "find_architecture", "prune_iteratively", "published_network", "table3",
 ]  # fmt: skip
