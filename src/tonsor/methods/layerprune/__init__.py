@@ -6,7 +6,7 @@
 >>> sum(p.numel() for p in published_network("LayerPrune-5").parameters())
 8282532
 
-`prune_iteratively` removes blocks one after another, training in between. `architecture_plan` cuts a
+`prune_iteratively` removes blocks one by one, training in between. `architecture_plan` cuts a
 trained VGG19 to one of the published networks, and `table3` counts them all.
 """
 
