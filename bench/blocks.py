@@ -2,9 +2,9 @@
 
     python bench/blocks.py [--networks resnet56 resnet50] [--batches 1 16] [--engines eager]
 
-For each network the table of blocks is measured, and from it the latency is predicted of the whole
-network, and of the network without every third and without half of its blocks. The networks
-themselves are then measured in turns.
+For each network the table of blocks is measured: what all of them and the rest take together is set
+beside the whole network as measured. From the table the latency is predicted of the network without
+every third and without half of its blocks; these are then measured in turns.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def rows(network: str, batch: int, engine: str, rounds: int) -> Iterator[dict[st
     inputs = bench.inputs(anatomy.inputs)
     found = bench.measure(models, inputs)
     for what, some in gone.items():
-        predicted, measured = table.predict(some), found[what].median_ms
+        predicted = table.predict(some) if some else table.summed
+        measured = found[what].median_ms
         yield {
             "network": network, "batch": batch, "engine": engine, "what": what,
             "blocks": len(names) - len(some), "predicted_ms": predicted, "measured_ms": measured,

@@ -147,9 +147,14 @@ def test_a_table_measures_each_make_once_and_adds_up(anatomy: Anatomy, found: Bl
     assert table.parts.measured == 5  # a make for each stage, the rest and the whole
     assert len({table.makes[f"layer1.{i}"][0] for i in range(3)}) == 1
     some = ["layer1.0", "layer3.2"]
-    apart = table.predict() - table.predict(some)
-    assert apart == pytest.approx(sum(table[n].median_ms for n in some))
+    every = sum(table[n].median_ms for n in table.makes)
+    assert table.summed == pytest.approx(table.rest.median_ms + every)
+    assert table.error == pytest.approx(table.summed / table.whole.median_ms - 1)
+    assert table.predict() == pytest.approx(table.whole.median_ms)
     assert table.predict(list(table.makes)) == pytest.approx(table.rest.median_ms)
+    share = sum(table[n].median_ms for n in some) / every
+    beyond = table.whole.median_ms - table.rest.median_ms
+    assert table.predict() - table.predict(some) == pytest.approx(share * beyond)
     assert "together" in str(table)
     again = block_table(anatomy, found, Bench(rounds=3), memory=memory, quiet=True)
     assert again.parts.measured == 0

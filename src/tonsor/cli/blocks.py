@@ -163,7 +163,7 @@ def _show(
             show(f"note: {note}", "yellow")
     if table is not None:
         show(
-            f"the rest takes {table.rest}, all together {table.predict():.3g} ms; the whole was "
+            f"the rest takes {table.rest}, all together {table.summed:.3g} ms; the whole was "
             f"measured at {table.whole}: {table.error:+.1%}"
         )
         show(f"({table.parts.conditions}; {table.parts.measured} distinct parts)")
@@ -224,7 +224,7 @@ def _as_json(
             "conditions": table.parts.conditions,
             "whole_ms": table.whole.median_ms,
             "rest_ms": table.rest.median_ms,
-            "predicted_ms": table.predict(),
+            "predicted_ms": table.summed,
             "error": table.error,
         }
     return found
