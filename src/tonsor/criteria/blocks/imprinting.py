@@ -32,7 +32,7 @@ class Prototypes:
 
 
 def imprint(material: Material, *, size: int = 0, first: First = "zero") -> BlockScores:
-    """What a block adds to the accuracy of prototypes of the classes (LayerPrune: 2020).
+    """What a block adds to the accuracy of prototypes of the classes (LayerPrune, 2020).
 
     What each block returns is pooled to about `size` numbers a sample: 512 for plain networks and
     2048 for others if not said, as in the paper. The prototype of a class is the mean over its
