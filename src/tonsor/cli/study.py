@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tonsor.report.raw import save_figure
 from tonsor.study import criteria_tell, schedules, spsrc
 from tonsor.study.base import TUNE, Base
 from tonsor.study.criteria import UNIFORM, CriteriaStudy, criteria_trial
+from tonsor.study.markdown import table
 from tonsor.study.paired import Figure, accuracy, unpacked
 from tonsor.study.schedules import SchedulesStudy, schedules_trial
 from tonsor.study.spsrc import SpsrcStudy, spsrc_trial
@@ -112,14 +113,9 @@ def _told_table(
 ) -> int:
     whole = _whole(base, command.out)
     lines = [f"## {base.network}, {whole.percent} % before anything is cut", ""]
-    lines += _table(header, rows)
+    lines += table(header, rows)
     lines += ["", *(f"- {c}" for c in base.conditions(seeds))]
     return _told(command, found, "\n".join(lines))
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    marks = "|".join(["---", *["--:"] * (len(header) - 1)])
-    return [f"| {' | '.join(header)} |", f"|{marks}|", *(f"| {' | '.join(r)} |" for r in rows)]
 
 
 def _told(command: Study, found: Mapping[str, Mapping[str, Any]], page: str) -> int:

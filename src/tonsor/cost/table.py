@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -52,29 +52,6 @@ class PartTable(Mapping[str, Timing]):
 
     def __len__(self) -> int:
         return len(self.timings)
-
-    def predict(self, rest_ms: float, present: Collection[str]) -> float:
-        """Predict the milliseconds of a model: those of the rest and of the parts in it."""
-        return rest_ms + sum(self[name].median_ms for name in present)
-
-    def anchored(self, rest_ms: float, whole_ms: float, every: Collection[str]) -> PartTable:
-        """Scale all parts alike, so that the whole model, which has `every` part, comes out right.
-
-        Parts that run alone have the caches to themselves, and are a little quicker for it. What
-        is told of the error of a table should be told of one that isn't anchored too.
-        """
-        times = (whole_ms - rest_ms) / (self.predict(rest_ms, every) - rest_ms)
-        if not times > 0:
-            message = (
-                f"the rest takes {rest_ms:.3g} ms and the whole {whole_ms:.3g} ms, so nothing is "
-                "left for the parts; measure both again, with more rounds"
-            )
-            raise TonsorError(message)
-        scaled = {
-            n: Timing(times * t.median_ms, times * t.low_ms, times * t.high_ms)
-            for n, t in self.items()
-        }
-        return replace(self, timings=scaled)
 
     def __str__(self) -> str:
         width = max((len(n) for n in self), default=0)

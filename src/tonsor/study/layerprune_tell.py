@@ -8,6 +8,7 @@ from typing import Any
 from tonsor.criteria.blocks.scores import BlockScores
 from tonsor.study.layerprune import LayerPruneStudy
 from tonsor.study.layerprune_run import Findings
+from tonsor.study.markdown import table
 from tonsor.study.paired import Answers, accuracy, difference, unpacked
 
 Result = Mapping[str, Any]
@@ -66,7 +67,7 @@ def page(study: LayerPruneStudy, findings: Findings) -> str:
     for title, header, rows in _tables(told):
         found = list(rows)
         if found:
-            lines += [f"### {title}", "", *_table(header, found), ""]
+            lines += [f"### {title}", "", *table(header, found), ""]
     lines += [f"- {c}" for c in study.base.conditions(len(study.seeds))]
     lines += [f"- Latency as a share of the whole network's: {r['conditions']}; in brackets what "
               "holds the true median with 95 %." for r in findings.latency.values()]  # fmt: skip
@@ -117,11 +118,6 @@ def _tables(told: Told) -> Iterator[tuple[str, Sequence[str], Iterable[Sequence[
         "Beside networks made small by hand",
         ("network", "MACs kept", f"latency, batch {batches}", "accuracy"), _smaller(told),
     )  # fmt: skip
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    marks = "|".join(["---", *["--:"] * (len(header) - 1)])
-    return [f"| {' | '.join(header)} |", f"|{marks}|", *(f"| {' | '.join(r)} |" for r in rows)]
 
 
 def _orders(told: Told) -> Iterator[Sequence[str]]:
