@@ -13,6 +13,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 import tonsor
+from tests.commands import answer, refusal
 from tonsor import zoo
 from tonsor.artifact import read_plan
 from tonsor.cli import main
@@ -62,18 +63,6 @@ def weighed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Bench, "ready", lambda bench, model, inputs: model)
     monkeypatch.setattr(Bench, "measure", measure)
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    capsys.readouterr()
-    assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    return " ".join(capsys.readouterr().err.split())
 
 
 # ---------------------------------------------------------------- blocks

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import save_model
 
 import tonsor
+from tests.commands import answer, refusal
 from tonsor import zoo
 from tonsor.cli import main
 from tonsor.criteria.scores import Scores
@@ -39,18 +38,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     assert main(words) == 0
     return out / "model.safetensors"
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    capsys.readouterr()
-    assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    return " ".join(capsys.readouterr().err.split())
 
 
 # ---------------------------------------------------------------- score
