@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from tonsor.axes.solve import has_rule, solve
 from tonsor.axes.uses import Use, uses
 from tonsor.cost.account import Account, account
 from tonsor.cost.dropped import without
+from tonsor.cost.striped import by_stripes
 from tonsor.drops import Drop
 from tonsor.errors import TonsorError
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
@@ -116,9 +117,13 @@ class Anatomy:
             if any(_owner(m.tensor) == module or m.tensor == module for m in group.members):
                 yield group
 
-    def cost_without(self, drops: Sequence[Drop]) -> Account:
-        """Return the cost of everything once some blocks are gone."""
-        return without(self.cost, self.graph, drops)
+    def cost_without(self, drops: Sequence[Drop], stripes: Iterable[str] = ()) -> Account:
+        """Return the cost of everything once some blocks are gone.
+
+        The convolutions of the weights in `stripes` are counted by how many stripes they have, so
+        ask for it with `plan.amounts`.
+        """
+        return by_stripes(without(self.cost, self.graph, drops), self.graph, stripes)
 
     def pinned_also(self, pins: Mapping[str, Pin]) -> Anatomy:
         """Return the same anatomy with more groups pinned."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from tonsor.anatomy import Anatomy, inspect
+from tonsor.cost.account import Account
 from tonsor.cost.bench import Bench
 from tonsor.criteria.blocks.score import score_blocks
 from tonsor.criteria.blocks.scores import BlockScores
@@ -24,14 +26,15 @@ from tonsor.select.budget import Budget, as_budget, is_measured
 from tonsor.select.make import plan
 from tonsor.select.names import Named
 from tonsor.select.rank import Rank
+from tonsor.select.stripes.make import StripeRank, plan_stripes
 from tonsor.select.wishes import read_wishes
 from tonsor.surgery.blame import blame, cut_fails
 from tonsor.surgery.proof import Proof
 from tonsor.types import Pin
 
 __all__ = [
-    "Report", "apply", "blocks", "inspect", "plan", "plan_blocks", "prune", "prune_blocks", "score",
-    "score_blocks",
+    "Report", "apply", "blocks", "inspect", "plan", "plan_blocks", "plan_stripes", "prune",
+    "prune_blocks", "prune_stripes", "score", "score_blocks",
 ]  # fmt: skip
 
 
@@ -46,14 +49,16 @@ class Report:
     @property
     def macs(self) -> tuple[int, int]:
         """Multiply-accumulates for one sample, before and after."""
-        after = self.anatomy.cost_without(self.plan.drops)
-        return self.anatomy.cost.macs(), after.macs(self.plan.counts)
+        return self.anatomy.cost.macs(), self._after.macs(self.plan.amounts)
 
     @property
     def params(self) -> tuple[int, int]:
         """Parameters, before and after."""
-        after = self.anatomy.cost_without(self.plan.drops)
-        return self.anatomy.cost.params(), after.params(self.plan.counts)
+        return self.anatomy.cost.params(), self._after.params(self.plan.amounts)
+
+    @cached_property
+    def _after(self) -> Account:
+        return self.anatomy.cost_without(self.plan.drops, self.plan.stripes)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -68,7 +73,9 @@ class Report:
         cut, gone = len(self.plan.keep), [d.name for d in self.plan.drops]
         if gone:
             lines.append(f"  {len(gone)} block{'s' * (len(gone) > 1)} went: {', '.join(gone)}")
-        if cut or not gone:
+        if self.plan.stripes:
+            lines.append(f"  {striped_text(self.plan)}")
+        if cut or not (gone or self.plan.stripes):
             lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
                          f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
         lines += [f"  {text}" for text in _least(self.plan.made_by)]
@@ -76,6 +83,15 @@ class Report:
         lines.append(f"  {self.proof}" if self.proof else "  not proven (verify=False)")
         lines += [f"  note: {w}" for w in self.warnings]
         return "\n".join(lines)
+
+
+def striped_text(plan: Plan) -> str:
+    """Say how many stripes stay, and how many layers run by them."""
+    cut = plan.cut().stripes
+    left, size = sum(s.left for s in cut.values()), sum(s.size for s in cut.values())
+    text = f"{left:,} of {size:,} stripes stay in {len(cut)} convolutions"
+    runs = [s.run for s in cut.values()]
+    return text if "" in runs else f"{text}, {runs.count('stripes')} of which run by stripes"
 
 
 def _warnings(report: Report) -> Iterable[str]:
@@ -225,6 +241,45 @@ def prune_blocks(
     decided = plan_blocks(
         anatomy, budget, remove=remove, by=by, level=level, keep=keep, batches=batches,
         judge=judge, loss=loss, at_most=at_most, seed=seed, after=after, bench=bench, quiet=quiet,
+    )  # fmt: skip
+    slim = decided.apply(anatomy.model, verify=False)
+    proof = decided.prove(anatomy.model, slim) if verify else None
+    return slim, Report(decided, anatomy, proof)
+
+
+def prune_stripes(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    budget: str | Budget | None = None,
+    threshold: float | None = None,
+    by: str | Scores = "l2",
+    rank: StripeRank = "normalised",
+    keep: Iterable[Named] = (),
+    floor: float = 1,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    seed: int = 0,
+    after: Plan | None = None,
+    quiet: bool = False,
+    verify: bool = True,
+) -> tuple[nn.Module, Report]:
+    """Inspect, plan, remove stripes of convolutions and prove it in one call.
+
+    The options are those of `plan_stripes`. The model given is not touched. How the layers are
+    executed is a guess then; `fastest` measures it.
+
+    >>> import torch, tonsor
+    >>> net = tonsor.zoo.build("resnet20")
+    >>> slim, report = tonsor.prune_stripes(net, torch.randn(1, 3, 32, 32), budget="macs=50%")
+    >>> print(slim.stages[2][2].conv2)  # doctest: +ELLIPSIS
+    StripeConv2d(64, 64, stripes=.../576)
+    """
+    anatomy = inspect(model, inputs)
+    decided = plan_stripes(
+        anatomy, budget, threshold=threshold, by=by, rank=rank, keep=keep, floor=floor,
+        batches=batches, loss=loss, at_most=at_most, seed=seed, after=after, quiet=quiet,
     )  # fmt: skip
     slim = decided.apply(anatomy.model, verify=False)
     proof = decided.prove(anatomy.model, slim) if verify else None

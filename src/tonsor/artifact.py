@@ -26,6 +26,8 @@ from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
 from tonsor.surgery.dropping import drop_blocks, gone, staying
 from tonsor.surgery.slice import cut_tensor, replace_parameter
+from tonsor.surgery.stripe_conv import write_stripes_
+from tonsor.surgery.striping import left_shape, stripe_layers, stripes_in
 from tonsor.types import Cut
 
 VERSION = "1"
@@ -81,12 +83,12 @@ def read_plan(path: str | Path) -> Plan:
 
 def _check_fits(slim: nn.Module, plan: Plan) -> None:
     """Raise unless the plan leaves tensors of just these names and shapes."""
-    keep = plan.cut().keep
+    cut = plan.cut()
     found = {name: tuple(tensor.shape) for name, tensor in named_tensors(slim)}
     for name, shape in plan.fingerprint.items():
         if gone(plan.drops, name):
             continue
-        left = _left(shape, keep.get(name))
+        left = left_shape(shape, cut.keep.get(name), cut.stripes.get(name))
         if found.get(name) != left:
             message = (
                 f"the plan leaves '{name}' as {left}, the model has {found.get(name, 'none')}. "
@@ -94,15 +96,15 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
                 "later.rebase(earlier)."
             )
             raise PlanError(message)
-    for name in found:
+    for name in found.keys() - {_kept_of(n) for n in cut.stripes}:
         if name not in plan.fingerprint or gone(plan.drops, name):
             message = f"the model has a tensor '{name}' that the plan knows nothing of"
             raise PlanError(message)
 
 
-def _left(shape: tuple[int, ...], kept: Any) -> tuple[int, ...]:
-    kept = kept or (None,) * len(shape)
-    return tuple(s if k is None else len(k) for s, k in zip(shape, kept, strict=True))
+def _kept_of(weight: str) -> str:
+    """Name the buffer in which a layer says which stripes it holds."""
+    return f"{weight.removesuffix('weight')}kept"
 
 
 def _stored(slim: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -215,6 +217,13 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
             return tensor  # thrown away with its block
         kept = cut.keep.get(name)
         data = tensor.detach().clone() if kept is None else cut_tensor(tensor, kept)
+        if name in cut.stripes:
+            mask = stripes_in(cut.stripes[name], kept).mask
+            small = data.new_empty(int(mask.sum()), data.shape[1])
+            small = _poured(name, weights.get(name), small, weights.path)
+            if not data.is_meta:
+                write_stripes_(data, small, mask)
+            return replace_parameter(tensor, data)
         if name in transient:
             if tensor.is_meta:
                 message = (
@@ -229,6 +238,7 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
     try:
         mend(slim, cut)
         drop_blocks(slim, cut.drops)
+        stripe_layers(slim, cut)
     except (AttributeError, LookupError, TypeError) as error:
         message = (
             f"'{weights.path}' knows sizes held in attributes that this {type(model).__name__} "
@@ -254,6 +264,7 @@ def _check_names(model: nn.Module, cut: Cut, weights: _Weights, transient: set[s
                 f"'{weights.path}'"
             )
             raise PlanError(message)
+    needed |= {_kept_of(name) for name in cut.stripes}
     if weights.names - needed:
         extra = min(weights.names - needed)
         message = f"'{weights.path}' has a tensor '{extra}' that the model does not save"

@@ -20,12 +20,13 @@ from tonsor.errors import PlanError
 from tonsor.files import replacing
 from tonsor.graph.describe import describe, make_inputs
 from tonsor.plans import Plan
+from tonsor.stripe_json import stripes_from_json, stripes_to_json
 from tonsor.surgery.ties import Tie, broken
 from tonsor.types import Axis, Leaf, Mend, Product, concat, product
 
 FORMAT = "tonsor plan"
-VERSION = 3
-READABLE = (1, 2, 3)  # version 1 knew no ties, version 2 no blocks
+VERSION = 4
+READABLE = (1, 2, 3, 4)  # version 1 knew no ties, version 2 no blocks, version 3 no stripes
 
 _SIGNS = {"x": product, "+": concat}
 
@@ -91,6 +92,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "mends": mends,
         "ties": [dict(tie) for tie in plan.ties],
         "drops": [drop_to_json(drop) for drop in plan.drops],
+        "stripes": {name: stripes_to_json(found) for name, found in plan.stripes.items()},
         "fingerprint": {name: list(shape) for name, shape in plan.fingerprint.items()},
         "probe": None if plan.probe is None else describe(plan.probe),
     }
@@ -143,6 +145,10 @@ def plan_from_json(data: Any) -> Plan:
     ties = [_tie(row, f"ties[{i}]") for i, row in enumerate(rows)]
     rows = _list(data.get("drops", []), "drops")
     drops = [drop_from_json(row, f"drops[{i}]") for i, row in enumerate(rows)]
+    stripes = {
+        name: stripes_from_json(found, f"stripes.{name}")
+        for name, found in _dict({"stripes": {}, **data}, "stripes").items()
+    }
     probe = data.get("probe")
     plan = Plan(
         fingerprint=fingerprint,
@@ -151,6 +157,7 @@ def plan_from_json(data: Any) -> Plan:
         mends=tuple(mends),
         ties=tuple(ties),
         drops=tuple(drops),
+        stripes=stripes,
         made_by=dict(_dict(data, "made_by")),
         probe=None if probe is None else make_inputs(probe),
     )
@@ -184,6 +191,11 @@ def _check_sizes(plan: Plan) -> None:
             _refuse(f"keep.{name}", "no tensor in the layout has an axis of this name")
         if kept[-1] >= sizes[name]:
             _refuse(f"keep.{name}", f"there is no index {kept[-1]} in a group of {sizes[name]}")
+    for name, found in plan.stripes.items():
+        shape = plan.fingerprint.get(name, ())
+        if shape[:1] + shape[2:] != (len(found.rows), *found.kernel):
+            there = f"{len(found.rows)} filters of {found.kernel}"
+            _refuse(f"stripes.{name}", f"these are stripes of {there}, its fingerprint is {shape}")
     for i, tie in enumerate(plan.ties):
         for name in tie.keys() - sizes.keys():
             _refuse(f"ties[{i}]", f"no tensor in the layout has an axis '{name}'")

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from tonsor.axes.tree import Mask
 from tonsor.errors import PlanError
 from tonsor.graph.clone import named_tensors
 from tonsor.graph.inputs import Inputs
-from tonsor.surgery.slice import cut_tensor
+from tonsor.stripes import Stripes
+from tonsor.surgery.slice import Kept
 from tonsor.surgery.ties import Tie
 from tonsor.types import Axis, Leaf
 
 
 @dataclass(frozen=True, slots=True)
 class PlanDiff:
-    """Indices and blocks that only the first plan removes, and only the second."""
+    """What only the first plan removes, and only the second; stripes by how many they are."""
 
     only_first: Mapping[str, tuple[int, ...]]
     only_second: Mapping[str, tuple[int, ...]]
     blocks_first: tuple[str, ...] = ()
     blocks_second: tuple[str, ...] = ()
+    stripes_first: Mapping[str, int] = field(default_factory=dict)
+    stripes_second: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.only_first or self.only_second or self.blocks_first or self.blocks_second)
+        return any(
+            (self.only_first, self.only_second, self.blocks_first, self.blocks_second,
+             self.stripes_first, self.stripes_second)
+        )  # fmt: skip
 
     def __str__(self) -> str:
         lines = [f"- block {n}" for n in self.blocks_first]
         lines += [f"+ block {n}" for n in self.blocks_second]
         lines += [f"- {n}: {list(i)}" for n, i in self.only_first.items()]
         lines += [f"+ {n}: {list(i)}" for n, i in self.only_second.items()]
+        lines += [f"- {n}: {count} stripes" for n, count in self.stripes_first.items()]
+        lines += [f"+ {n}: {count} stripes" for n, count in self.stripes_second.items()]
         return "\n".join(lines) or "the plans remove the same"
 
 
@@ -52,24 +59,6 @@ def fingerprint(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(t.shape) for n, t in named_tensors(model)}
 
 
-def cut_shape(tensor: Tensor, kept: Sequence[Sequence[int] | None]) -> tuple[int, ...]:
-    """Return the shape that is left of a tensor."""
-    return tuple(s if k is None else len(k) for s, k in zip(tensor.shape, kept, strict=True))
-
-
-def sliced_state(name: str, key: str, value: Any, old: Tensor, kept: Any) -> Any:
-    """Take what stays of something that an optimizer remembers of a parameter."""
-    if kept is None or not isinstance(value, Tensor) or value.numel() == 1:
-        return value
-    if value.shape != old.shape:
-        message = (
-            f"the optimizer keeps '{key}' of shape {tuple(value.shape)} for '{name}' of shape "
-            f"{tuple(old.shape)}, which can't be sliced; make a new optimizer for the slim model"
-        )
-        raise PlanError(message)
-    return cut_tensor(value, kept)
-
-
 def in_original(later: Mask, kept: Sequence[int] | None, size: int) -> Mask:
     """Say of the indices of an original which are left, given a mask of those left before."""
     if kept is None:
@@ -85,3 +74,59 @@ def carried_ties(ties: Iterable[Tie], names: Mapping[str, Axis]) -> Iterator[Tie
         found = {names[n]: unit for n, unit in tie.items() if n in names}
         if len(found) == len(tie) and all(isinstance(a, Leaf) for a in found):
             yield {a.name: unit for a, unit in found.items() if isinstance(a, Leaf)}
+
+
+def stripes_of_both(one: Mapping[str, Stripes], other: Mapping[str, Stripes]) -> dict[str, Stripes]:
+    """Return the stripes that both keep; what is measured of one alone says nothing of both."""
+    found = dict(one)
+    for name, theirs in other.items():
+        mine = found.get(name, theirs)
+        if (mine.kernel, len(mine.rows)) != (theirs.kernel, len(theirs.rows)):
+            message = f"the plans see other stripes in '{name}'"
+            raise PlanError(message)
+        rows = tuple(a & b for a, b in zip(mine.rows, theirs.rows, strict=True))
+        run = mine.run if mine.rows == theirs.rows == rows else ""
+        found[name] = Stripes(mine.kernel, rows, run)
+    return found
+
+
+def stripes_before(
+    stripes: Mapping[str, Stripes],
+    shapes: Mapping[str, Sequence[int]],
+    keep: Mapping[str, Kept],
+) -> dict[str, Stripes]:
+    """Return stripes in terms of the filters that there were before some were cut."""
+    found: dict[str, Stripes] = {}
+    for name, later in stripes.items():
+        kept = keep[name][0] if name in keep else None
+        if kept is not None:
+            rows = [0] * shapes[name][0]
+            for index, row in zip(kept, later.rows, strict=True):
+                rows[index] = row
+            later = Stripes(later.kernel, tuple(rows), later.run)
+        found[name] = later
+    return found
+
+
+def in_terms_of(
+    stripes: Mapping[str, Stripes],
+    shapes: Mapping[str, Sequence[int]],
+    keep: Mapping[str, Kept],
+) -> dict[str, Stripes]:
+    """Return stripes in terms of the filters that are left: the way back of `stripes_before`."""
+    return {
+        name: found.taking(keep[name][0] if name in keep else None)
+        for name, found in stripes.items() if name in shapes
+    }  # fmt: skip
+
+
+def stripes_apart(one: Mapping[str, Stripes], other: Mapping[str, Stripes]) -> dict[str, int]:
+    """Count the stripes of each weight that only the first removes."""
+    found: dict[str, int] = {}
+    for name, mine in one.items():
+        every = (1 << mine.positions) - 1
+        theirs = other[name].rows if name in other else (every,) * len(mine.rows)
+        lost = sum((b & ~a).bit_count() for a, b in zip(mine.rows, theirs, strict=True))
+        if lost:
+            found[name] = lost
+    return found

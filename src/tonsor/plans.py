@@ -12,29 +12,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tonsor.axes.carry import carried, originals, shrunk
 from tonsor.axes.tree import Mask, count, mask, project
 from tonsor.drops import Drop
 from tonsor.errors import PlanError
-from tonsor.graph.clone import clone, named_tensors
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.trace import check_supported, unwrap
 from tonsor.plan_parts import (
     PlanDiff,
     beside,
     carried_ties,
-    cut_shape,
     fingerprint,
     in_original,
-    sliced_state,
+    in_terms_of,
+    stripes_apart,
+    stripes_before,
+    stripes_of_both,
 )
+from tonsor.stripes import Stripes, stripe_leaf
 from tonsor.surgery.apply import apply_cut, mask_model
 from tonsor.surgery.cutting import make_cut
-from tonsor.surgery.dropping import apart, gone, joined_drops, later_drops, staying, uneven
+from tonsor.surgery.dropping import apart, gone, joined_drops, later_drops, uneven
+from tonsor.surgery.moves import cut_state, grown, move_optimizer
 from tonsor.surgery.proof import Proof, prove
-from tonsor.surgery.slice import cut_tensor, replace_parameter, widen_tensor
+from tonsor.surgery.striping import check_stripes, left_shape
 from tonsor.surgery.ties import Tie, broken, holds, joined
 from tonsor.types import Axis, Cut, Mend, leaves
 
@@ -48,7 +51,8 @@ class Plan:
     `fingerprint` names every tensor of the model with its shape, `keep` maps the name of a
     group to the indices that stay (groups that are whole are absent), `layout` says through
     which dimensions the groups run, `mends` which attributes follow, `ties` which groups lose
-    indices in step, and `made_by` who decided (criterion, budget, seed, version).
+    indices in step, `drops` which blocks go, `stripes` which stripes stay of the convolutions
+    that lose some, and `made_by` who decided (criterion, budget, seed, version).
     """
 
     fingerprint: Mapping[str, tuple[int, ...]]
@@ -59,6 +63,7 @@ class Plan:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     probe: Inputs | None = field(default=None, compare=False, repr=False)
     drops: tuple[Drop, ...] = ()
+    stripes: Mapping[str, Stripes] = field(default_factory=dict)
 
     # ------------------------------------------------------------ reading
 
@@ -68,13 +73,23 @@ class Plan:
         return {name: len(kept) for name, kept in self.keep.items()}
 
     @property
+    def amounts(self) -> dict[str, int]:
+        """What costs are told by: the counts, and how many stripes stay of each convolution."""
+        return self.counts | {stripe_leaf(n): s.left for n, s in self.cut().stripes.items()}
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The size of every group in the layout, before anything goes."""
         return {f.name: f.size for axes in self.layout.values() for a in axes for f in leaves(a)}
 
     def cut(self) -> Cut:
         """Return what surgery needs: kept indices of each tensor, new values of attributes."""
-        return replace(make_cut(self.layout, self.mends, self._masks()), drops=self.drops)
+        cut = make_cut(self.layout, self.mends, self._masks())
+        stripes = {
+            name: found.among((cut.keep.get(name) or (None,))[0])
+            for name, found in self.stripes.items() if not gone(self.drops, name)
+        }  # fmt: skip
+        return replace(cut, drops=self.drops, stripes=stripes)
 
     def _masks(self) -> dict[str, Mask]:
         sizes = self.sizes
@@ -89,6 +104,10 @@ class Plan:
         lines = [f"Plan: {len(self.keep)} of {len(sizes)} groups lose indices"]
         if self.drops:
             lines.append(f"  {len(self.drops)} blocks go: {', '.join(d.name for d in self.drops)}")
+        if self.stripes:
+            cut = self.cut().stripes.values()
+            left, size = sum(s.left for s in cut), sum(s.size for s in cut)
+            lines.append(f"  {left:,} of {size:,} stripes stay in {len(cut)} convolutions")
         lines += [f"  {k}: {v}" for k, v in self.made_by.items() if v not in ({}, [])]
         width = max((len(n) for n in self.keep), default=0)
         lines += [f"  {n:<{width}}  {sizes[n]:>6} → {len(k)}" for n, k in self.keep.items()]
@@ -126,7 +145,10 @@ class Plan:
         model = unwrap(model)
         self.check(model)
         cut = self.cut()
-        torn = broken(self.ties, self.counts, self.sizes) or uneven(cut, self.fingerprint)
+        torn = (
+            broken(self.ties, self.counts, self.sizes) or uneven(cut, self.fingerprint)
+            or check_stripes(model, cut)
+        )  # fmt: skip
         if torn is not None:
             raise PlanError(torn)
         slim = apply_cut(model, cut)
@@ -157,68 +179,15 @@ class Plan:
         """Undo: the original's size, the slim model's weights, the original's where cut."""
         original = unwrap(original)
         self.check(original)
-        keep = self.cut().keep
-        small = dict(named_tensors(unwrap(slim)))
-
-        stays = staying(original, self.drops)
-
-        def grow(name: str, tensor: Tensor) -> Tensor:
-            name = stays.get(id(tensor), "")
-            if not name:
-                return replace_parameter(tensor, tensor.detach().clone())
-            kept = keep.get(name) or (None,) * tensor.dim()
-            if name not in small or small[name].shape != cut_shape(tensor, kept):
-                message = f"'{name}' of the slim model is not what this plan leaves of it"
-                raise PlanError(message)
-            return replace_parameter(tensor, widen_tensor(small[name], tensor, kept))
-
-        with torch.inference_mode(False):
-            return clone(original, grow)
+        return grown(unwrap(slim), original, self.cut())
 
     def apply_to(self, optimizer: torch.optim.Optimizer, model: nn.Module, slim: nn.Module) -> None:
         """Point an optimizer of `model` at `slim`, with momentum sliced like the weights."""
-        keep = self.cut().keep
-        names = {id(p): n for n, p in named_tensors(unwrap(model))}
-        names |= staying(unwrap(model), self.drops)
-        after = dict(named_tensors(unwrap(slim)))
-        moved: list[tuple[Tensor, Tensor, dict[str, Any] | None]] = []
-        groups, lost = [], list[Tensor]()
-        for group in optimizer.param_groups:
-            params = []
-            for old in group["params"]:
-                name = names.get(id(old))
-                if name is None:
-                    message = "the optimizer holds a parameter that is not one of this model's"
-                    raise PlanError(message)
-                if name not in after and gone(self.drops, name):
-                    lost.append(old)
-                    continue
-                state = optimizer.state.get(old)
-                sliced = None if state is None else {
-                    k: sliced_state(name, k, v, old, keep.get(name)) for k, v in state.items()
-                }  # fmt: skip
-                moved.append((old, after[name], sliced))
-                params.append(after[name])
-            groups.append(params)
-        for group, params in zip(optimizer.param_groups, groups, strict=True):
-            group["params"] = params
-        for old in lost:
-            optimizer.state.pop(old, None)
-        for old, new, state in moved:
-            optimizer.state.pop(old, None)
-            if state is not None:
-                optimizer.state[new] = state
+        move_optimizer(optimizer, unwrap(model), unwrap(slim), self.cut())
 
     def cut_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Slice a state dict of the original, such as an EMA copy; `module.` is allowed."""
-        keep = self.cut().keep
-        out = {}
-        for name, value in state.items():
-            if gone(self.drops, name.removeprefix("module.")):
-                continue
-            kept = keep.get(name.removeprefix("module."))
-            out[name] = cut_tensor(value, kept) if kept and isinstance(value, Tensor) else value
-        return out
+        return cut_state(state, self.cut())
 
     # ------------------------------------------------------------ combining
 
@@ -248,8 +217,9 @@ class Plan:
         probe = self.probe or other.probe
         drops = joined_drops(self.drops, other.drops)
         both = Plan(
-            self.fingerprint, keep, layout, tuple(mends.values()), ties, made_by, probe, drops
-        )
+            self.fingerprint, keep, layout, tuple(mends.values()), ties, made_by, probe, drops,
+            stripes_of_both(self.stripes, other.stripes),
+        )  # fmt: skip
         torn = broken(ties, both.counts, both.sizes) or uneven(both.cut(), both.fingerprint)
         if torn is not None:
             message = f"the plans can't be merged, for together {torn}"
@@ -300,6 +270,7 @@ class Plan:
             made_by={"first": dict(earlier.made_by), "then": dict(self.made_by)},
             probe=earlier.probe,
             drops=joined_drops(earlier.drops, self.drops),
+            stripes=stripes_before(self.stripes, earlier.fingerprint, keep_before),
         )
         # A tie of one model need not be one of the other, for its code may take other ways.
         ties = joined((*earlier.ties, *carried_ties(self.ties, names)))
@@ -324,6 +295,12 @@ class Plan:
             kept = tuple(i for i, index in enumerate(before) if index in now)
             if len(kept) < len(before):
                 keep[name] = kept
+        if earlier.stripes:
+            message = (
+                "the earlier plan has cut convolutions into stripes, and what is left of those "
+                "has other coordinates; apply this plan to the original"
+            )
+            raise PlanError(message)
         counts = earlier.counts
         cut_before = earlier.cut().keep
         shapes = {
@@ -343,16 +320,23 @@ class Plan:
         known = {f.name for axes in layout.values() for a in axes for f in leaves(a)}
         keep = {n: k for n, k in keep.items() if n in known}
         made_by = dict(self.made_by)
-        return Plan(shapes, keep, layout, mends, self.ties, made_by, self.probe, drops)
+        stripes = in_terms_of(self.stripes, shapes, cut_before)
+        return Plan(shapes, keep, layout, mends, self.ties, made_by, self.probe, drops, stripes)
 
     def _check_follows(self, earlier: Plan, keep: Mapping[str, Sequence[Any]]) -> None:
+        if earlier.stripes:
+            message = (
+                "the earlier plan has cut convolutions into stripes, and a plan made on what that "
+                "left can't be told in the original's coordinates. Plan on the original instead, "
+                "with after=the earlier plan."
+            )
+            raise PlanError(message)
         for name, shape in self.fingerprint.items():
             original = earlier.fingerprint.get(name)
             if original is None:
                 message = f"the earlier plan knows no tensor '{name}'"
                 raise PlanError(message)
-            kept = keep.get(name) or (None,) * len(original)
-            left = tuple(s if k is None else len(k) for s, k in zip(original, kept, strict=True))
+            left = left_shape(original, keep.get(name), None)
             if left != tuple(shape):
                 message = (
                     f"the earlier plan leaves '{name}' as {left}, "
@@ -372,4 +356,7 @@ class Plan:
                 mine[name] = tuple(sorted(one - two))
             if two - one:
                 theirs[name] = tuple(sorted(two - one))
-        return PlanDiff(mine, theirs, *apart(self.drops, other.drops))
+        return PlanDiff(
+            mine, theirs, *apart(self.drops, other.drops),
+            stripes_apart(self.stripes, other.stripes), stripes_apart(other.stripes, self.stripes),
+        )  # fmt: skip

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
 from tonsor.drops import Drop
+from tonsor.stripes import Stripes
 
 # ---------------------------------------------------------------- the recorded run
 
@@ -348,12 +349,14 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What surgery needs and nothing more: kept indices, new attribute values, dropped blocks.
+    """What surgery needs and nothing more: kept indices, new attribute values, what else goes.
 
     `keep` maps a tensor's name to the kept indices of each dimension (None = all),
-    `sizes` maps (module, attribute path) to the new integer.
+    `sizes` maps (module, attribute path) to the new integer, `stripes` the weights of
+    convolutions to the stripes that stay, in the coordinates of the original.
     """
 
     keep: Mapping[str, tuple[tuple[int, ...] | None, ...]]
     sizes: Mapping[tuple[str, tuple[str | int, ...]], int]
     drops: tuple[Drop, ...] = ()
+    stripes: Mapping[str, Stripes] = field(default_factory=dict)

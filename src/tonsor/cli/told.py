@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tonsor.api import striped_text
 from tonsor.cli.outcome import Outcome
 from tonsor.cli.show import show, show_table
 from tonsor.cli.timing import Measured
@@ -48,7 +49,9 @@ class Told:
             yield f"{len(gone)} block{'s' * (len(gone) > 1)} went: {', '.join(gone)}"
         elif report.plan.made_by.get("family") == "blocks":
             yield "no block had to go"
-        if cut or report.plan.made_by.get("family") != "blocks":
+        if report.plan.stripes:
+            yield striped_text(report.plan)
+        if cut or not (report.plan.stripes or report.plan.made_by.get("family") == "blocks"):
             free = len(report.anatomy.prunable)
             yield f"{cut} of {free} free groups were cut, {len(report.anatomy.pinned)} may not be"
         for number, step in enumerate(self.done.steps, 1):
@@ -71,6 +74,10 @@ class Told:
             "params": dict(zip(("before", "after"), report.params, strict=True)),
             "macs": dict(zip(("before", "after"), report.macs, strict=True)),
             "kept": report.plan.counts,
+            "stripes": {
+                n: {"left": s.left, "of": s.size, "run": s.run}
+                for n, s in report.plan.cut().stripes.items()
+            },
             "gone": [d.name for d in report.plan.drops],
             "steps": [{"gone": list(s.gone), "spearman": s.spearman} for s in self.done.steps],
             "latency": None if self.measured is None else self.measured.to_json(),

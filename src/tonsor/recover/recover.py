@@ -56,6 +56,9 @@ def recover(
     steps = _checked(how)
     original, small = unwrap(model), unwrap(slim)
     plan.check(original)
+    if plan.stripes and "compensate" in steps:
+        message = "compensation knows no stripes; recover with how=('batchnorm',)"
+        raise SelectionError(message)
     Slim(plan, original, small)
     check_runs(original, small)
     compensated: Recovered | None = None

@@ -12,23 +12,21 @@ from tonsor.graph.clone import named_tensors
 from tonsor.graph.trace import unwrap
 from tonsor.plans import Plan
 from tonsor.surgery.dropping import gone
-from tonsor.surgery.slice import cut_tensor
+from tonsor.surgery.striping import left_of, left_shape
 
 
 class Slim:
     """A slim model of which is known what it was cut from."""
 
     def __init__(self, plan: Plan, model: nn.Module, slim: nn.Module) -> None:
-        self._keep = plan.cut().keep
+        self._cut = plan.cut()
         self._before = dict(named_tensors(model))
         self._after = dict(named_tensors(unwrap(slim)))
         for name, tensor in self._before.items():
             if name not in self._after and gone(plan.drops, name):
                 continue
-            kept = self._keep.get(name) or (None,) * tensor.dim()
-            wanted = tuple(
-                n if k is None else len(k) for n, k in zip(tensor.shape, kept, strict=True)
-            )
+            stripes = self._cut.stripes.get(name)
+            wanted = left_shape(tensor.shape, self._cut.keep.get(name), stripes)
             got = tuple(self._after[name].shape) if name in self._after else "missing"
             if got != wanted:
                 message = (
@@ -40,8 +38,8 @@ class Slim:
     def as_cut(self, name: str) -> bool:
         """Whether a tensor still holds what the cut has left of the original's."""
         before, after = self._before[name], self._after[name].detach()
-        kept = self._keep.get(name) or (None,) * before.dim()
-        return torch.equal(after, cut_tensor(before, kept).to(after))
+        left = left_of(before, self._cut.keep.get(name), self._cut.stripes.get(name))
+        return torch.equal(after, left.to(after))
 
 
 def check_runs(*models: nn.Module) -> None:

@@ -54,9 +54,11 @@ def _teller(anatomy: Anatomy, blocks: Blocks, target: str) -> Callable[[Plan], f
     if target == "pieces":
         return lambda plan: len(blocks.removable) - len(plan.drops)
     if target in ("params", "macs"):
-        return lambda plan: anatomy.cost_without(plan.drops).meter(target)(plan.counts)
-    return lambda plan: anatomy.cost_without(plan.drops).total(
-        target, plan.counts, before=anatomy.cost
+        return lambda plan: anatomy.cost_without(plan.drops, plan.stripes).meter(target)(
+            plan.amounts
+        )
+    return lambda plan: anatomy.cost_without(plan.drops, plan.stripes).total(
+        target, plan.amounts, before=anatomy.cost
     )
 
 

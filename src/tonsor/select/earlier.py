@@ -26,6 +26,12 @@ def left_by(anatomy: Anatomy, after: Plan | None) -> dict[str, Alive]:
             "later.rebase(earlier)"
         )
         raise PlanError(message)
+    if after.stripes:
+        message = (
+            "the earlier plan cuts convolutions into stripes, and channels go before those: plan "
+            "channels first, then stripes with after=that plan"
+        )
+        raise PlanError(message)
     alive: dict[str, Alive] = {}
     sizes = after.sizes
     for name, kept in after.keep.items():

@@ -12,7 +12,8 @@ from tonsor.errors import SurgeryError
 from tonsor.graph.clone import clone
 from tonsor.surgery.attributes import set_integer
 from tonsor.surgery.dropping import drop_blocks, staying
-from tonsor.surgery.slice import copy_parameter, cut_tensor, mask_, replace_parameter
+from tonsor.surgery.slice import copy_parameter, cut_tensor, replace_parameter
+from tonsor.surgery.striping import mask_as, stripe_layers
 from tonsor.types import Cut
 
 
@@ -43,6 +44,7 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
             slim = clone(model, replace)
             mend(slim, cut)
             drop_blocks(slim, cut.drops)
+            stripe_layers(slim, cut)
     except SurgeryError:
         raise
     except Exception as error:
@@ -55,10 +57,9 @@ def mask_model(model: nn.Module, cut: Cut) -> nn.Module:
     """Return a copy of the model with everything that the cut removes set to zero."""
 
     def replace(name: str, tensor: Tensor) -> Tensor:
-        kept = cut.keep.get(name)
         new = copy_parameter(name, tensor)
-        if kept is not None and isinstance(tensor, nn.Parameter):
-            mask_(new, kept)
+        if isinstance(tensor, nn.Parameter):
+            mask_as(cut, name, new)
         return new
 
     masked = clone(model, replace)

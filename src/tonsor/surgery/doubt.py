@@ -42,7 +42,7 @@ def rounded_otherwise(
                 tensor.mul_(1 + _OFF * (2 * noise - 1).to(tensor))
         return out
 
-    return Side(model, how, cut.keep, late=False).run(probe, execute, follower.observe)
+    return Side(model, how, cut, late=False).run(probe, execute, follower.observe)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -107,7 +107,7 @@ def _masked_runs(
     model: nn.Module, cut: Cut, probes: Sequence[Inputs], how: Precision
 ) -> tuple[list[Reference], list[Any]]:
     """Return for each probe what the masked model computes, and by which reference."""
-    masked = Side(model, how, cut.keep)
+    masked = Side(model, how, cut)
     reference = foresee(model, cut, probes[0], how)
     references, outputs = [], []
     for probe in probes:
@@ -190,6 +190,8 @@ def _locate(
     """Run both again and name the first operator whose kept results differ."""
     if cut.drops:  # the slim model has fewer operators, and no number of one is that of the other
         return f"Blocks that went: {', '.join(d.name for d in cut.drops)}."
+    if cut.stripes:  # nor here
+        return f"Layers cut into stripes: {', '.join(cut.stripes)}."
     wanted: list[tuple[Op, list[Tensor | None]]] = []
     found: list[str] = []
 
@@ -213,6 +215,6 @@ def _locate(
         return a.shape != b.shape or not _apart(a, b) <= how.tolerance
 
     follower = Follower(reference, remember)
-    Side(model, how, cut.keep, late=False).run(probe, follower.execute, follower.observe)
+    Side(model, how, cut, late=False).run(probe, follower.execute, follower.observe)
     Side(slim, how, late=False).run(probe, None, compare)
     return found[0] if found else "No single operator differs."

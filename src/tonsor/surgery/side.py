@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +15,8 @@ from tonsor.graph.record import Execute, Observe, Recorder
 from tonsor.graph.trace import record_run
 from tonsor.surgery.late import Late, Reader, worth_it, written
 from tonsor.surgery.precision import Precision
-from tonsor.surgery.slice import Kept, mask_
-from tonsor.types import Graph
+from tonsor.surgery.striping import mask_as
+from tonsor.types import Cut, Graph
 
 T = TypeVar("T")
 
@@ -34,13 +34,13 @@ class Side:
         self,
         model: nn.Module,
         how: Precision,
-        keep: Mapping[str, Kept] | None = None,
+        cut: Cut | None = None,
         *,
         late: bool = True,
     ) -> None:
         self.model = model
         self.how = how
-        self.keep = keep or {}
+        self.cut = cut or Cut({}, {})
         self.late = late
         self.whole: nn.Module | None = None
         self.spare: list[Tensor] = []
@@ -101,13 +101,13 @@ class Side:
         return clone(self.whole, _shared)
 
     def _raised(self, name: str, tensor: Tensor) -> Tensor:
-        kept = self.keep.get(name) if isinstance(tensor, nn.Parameter) else None
         dtype = self.how.dtype(tensor.dtype)
-        if self.late and dtype != tensor.dtype and worth_it(tensor):
-            return Late(tensor, kept, dtype)
+        whole = name not in self.cut.stripes
+        if self.late and dtype != tensor.dtype and whole and worth_it(tensor):
+            return Late(tensor, self.cut.keep.get(name), dtype)
         new = self.how.parameter(name, tensor)
-        if kept is not None:
-            mask_(new, kept)
+        if isinstance(tensor, nn.Parameter):
+            mask_as(self.cut, name, new)
         return new
 
     def _guarded(self, execute: Execute) -> Execute:

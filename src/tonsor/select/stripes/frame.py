@@ -1,0 +1,148 @@
+"""From a choice of stripes to its cost and to the plan that removes the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tonsor._version import __version__
+from tonsor.anatomy import Anatomy
+from tonsor.axes.tree import Mask
+from tonsor.cost.account import Account
+from tonsor.errors import PlanError
+from tonsor.families.stripes.following import Following, Masks
+from tonsor.families.stripes.layers import StripeLayers
+from tonsor.plan_parts import fingerprint
+from tonsor.plans import Plan
+from tonsor.select.budget import is_speedup
+from tonsor.select.earlier import ties_of
+from tonsor.select.make import layout_of
+from tonsor.stripes import StripeMask, Stripes, stripe_leaf
+from tonsor.surgery.dropping import gone, joined_drops
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is the same for every choice of stripes of one model.
+
+    `after` is an earlier plan of the same model: what it removes stays gone, in every choice.
+    """
+
+    anatomy: Anatomy
+    layers: StripeLayers
+    after: Plan | None = None
+    following: Following = field(init=False, repr=False)
+    start: Mapping[str, StripeMask] = field(init=False, repr=False)
+    _before: Mapping[str, Mask] = field(init=False, repr=False)
+    _accounts: dict[tuple[str, ...], Account] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        """Look at the model and the earlier plan once."""
+        put = object.__setattr__
+        put(self, "following", Following(self.anatomy, self.layers))
+        put(self, "_before", _kept_before(self.anatomy, self.after))
+        put(self, "start", dict(self._started()))
+
+    def _started(self) -> dict[str, StripeMask]:
+        """Return the stripes that are there to choose from."""
+        found = {}
+        for layer in self.layers.free:
+            if self.after is not None and gone(self.after.drops, layer.weight):
+                continue
+            whole = np.ones((layer.filters, layer.positions), dtype=np.bool_)
+            if self.after is not None and layer.weight in self.after.stripes:
+                whole = self.after.stripes[layer.weight].mask
+            whole &= self.following.filters(layer.name, self._before)[:, None]
+            found[layer.name] = whole
+        return found
+
+    @property
+    def _gone(self) -> tuple[Any, ...]:
+        return () if self.after is None else self.after.drops
+
+    def amount(self, masks: Masks, target: str) -> float:
+        """Return the cost of what a choice leaves, in the unit of a budget's target."""
+        if target == "pieces":
+            return int(sum(m.sum() for m in masks.values()))
+        drops = joined_drops(self._gone, [b.drop for b in self.following.dead_branches(masks)])
+        alive = self.following.alive(masks, drops, self._before)
+        stay = {n: m for n, m in masks.items() if not gone(drops, self._weight(n))}
+        key = tuple(d.name for d in drops)
+        account = self._accounts.get(key)
+        if account is None:
+            weights = [self._weight(n) for n in stay]
+            account = self._accounts[key] = self.anatomy.cost_without(drops, weights)
+        counts = {n: int(m.sum()) for n, m in alive.items()}
+        counts |= {stripe_leaf(self._weight(n)): int(m.sum()) for n, m in stay.items()}
+        if target in ("params", "macs"):
+            return account.meter(target)(counts)
+        return account.total(target, counts, before=self.anatomy.cost)
+
+    def cost(self, masks: Masks, target: str) -> float:
+        """Return the same as something that is to become less."""
+        amount = self.amount(masks, target)
+        return 1 / amount if is_speedup(target) else amount
+
+    def whole(self, target: str) -> float:
+        """Return the amount of the model before anything has gone."""
+        if target == "pieces":
+            return sum(x.size for x in self.layers.free)
+        if target in ("params", "macs"):
+            return self.anatomy.cost.meter(target)({})
+        return self.anatomy.cost.total(target, {})
+
+    def plan(self, masks: Masks, made_by: Mapping[str, Any]) -> Plan:
+        """Return the plan that keeps just these stripes, and what follows."""
+        dead = [b.drop for b in self.following.dead_branches(masks)]
+        drops = joined_drops(self._gone, dead)
+        alive = self.following.alive(masks, drops, self._before)
+        stripes: dict[str, Stripes] = {}
+        for name, kept in masks.items():
+            layer = self.layers.by_name[name]
+            if gone(drops, layer.weight):
+                continue
+            there = self.following.filters(name, alive)
+            if not kept[there].all():
+                stripes[layer.weight] = Stripes.of(kept & there[:, None], layer.kernel)
+        made = {"version": __version__, "family": "stripes", **made_by}
+        only = Plan(
+            fingerprint=fingerprint(self.anatomy.model),
+            keep={n: tuple(np.flatnonzero(m).tolist()) for n, m in alive.items() if not m.all()},
+            layout=layout_of(self.anatomy),
+            mends=self.anatomy.mends,
+            ties=ties_of(self.anatomy),
+            made_by=made,
+            probe=self.anatomy.inputs,
+            drops=drops,
+            stripes=stripes,
+        )
+        if self.after is None:
+            return only
+        return replace(only.merge(self.after), made_by=made)
+
+    def _weight(self, layer: str) -> str:
+        return self.layers.by_name[layer].weight
+
+
+def _kept_before(anatomy: Anatomy, after: Plan | None) -> dict[str, Mask]:
+    if after is None:
+        return {}
+    after.check(anatomy.model)
+    found: dict[str, Mask] = {}
+    sizes = after.sizes
+    for name, kept in after.keep.items():
+        group = anatomy.by_name.get(name)
+        if group is None or group.size != sizes[name]:
+            message = (
+                f"the earlier plan cuts '{name}', of {sizes[name]}, which is no group here; was "
+                "the model inspected with the same options and example input for it?"
+            )
+            raise PlanError(message)
+        found[name] = np.zeros(group.size, dtype=np.bool_)
+        found[name][list(kept)] = True
+    return found

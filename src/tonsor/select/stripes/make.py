@@ -1,0 +1,165 @@
+"""Make a plan of stripes: scores and a budget become what goes and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from tonsor.anatomy import Anatomy
+from tonsor.criteria.rows import Array
+from tonsor.criteria.score import Scores
+from tonsor.criteria.stream import Loss
+from tonsor.criteria.stripes import score_stripes
+from tonsor.errors import BudgetError, SelectionError
+from tonsor.families.stripes.layers import StripeLayers, find_stripes, no_layer_free
+from tonsor.plans import Plan
+from tonsor.select.budget import Budget, as_budget, is_measured
+from tonsor.select.names import Named, as_names, touching
+from tonsor.select.stripes.frame import Frame
+from tonsor.select.stripes.threshold import Chosen, above, within
+
+StripeRank = Literal["normalised", "global", "per_layer"]
+
+
+def plan_stripes(
+    anatomy: Anatomy,
+    budget: str | Budget | None = None,
+    *,
+    threshold: float | None = None,
+    by: str | Scores = "l2",
+    rank: StripeRank = "normalised",
+    keep: Iterable[Named] = (),
+    floor: float = 1,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    seed: int = 0,
+    after: Plan | None = None,
+    quiet: bool = False,
+) -> Plan:
+    """Decide which stripes go, the least important first.
+
+    Either `budget` says what is *kept*, as `"macs=50%"`, `"params=30%"` or `"pieces=40%"` of the
+    stripes, or `threshold` says which scores are too low. Filters that lose all of theirs go
+    through the channels family, so that what reads them shrinks too, and a block whose branch has
+    a layer without any becomes its shortcut.
+
+    `by` names a criterion of weights or their gradients, or gives scores, by the name of the
+    convolution and filter after filter. `rank` compares stripes after dividing by the mean of
+    their layer (`normalised`), as they are (`global`), or within each layer, so that each loses
+    the same share (`per_layer`). `floor` is the least that stays of a layer: so many stripes, or
+    that share of them if below 1. `after` is an earlier plan of the same model, of whatever family:
+    what it removes stays gone, and the budget counts it as gone.
+
+    >>> import torch, tonsor
+    >>> net = tonsor.zoo.build("resnet20")
+    >>> plan = plan_stripes(tonsor.inspect(net, torch.randn(1, 3, 32, 32)), "macs=50%")
+    >>> slim = plan.apply(net)
+    >>> type(slim.stages[0][0].conv1).__name__
+    'StripeConv2d'
+    """
+    layers = keeping(anatomy, find_stripes(anatomy), keep)
+    wanted = _wanted(budget, threshold)
+    if not layers.free:
+        raise no_layer_free(layers)
+    if not isinstance(by, Scores):
+        by = score_stripes(
+            anatomy, layers, by, batches=batches, loss=loss, at_most=at_most, seed=seed,
+            quiet=quiet,
+        )  # fmt: skip
+    values = ranked(layers, by, rank)
+    frame = Frame(anatomy, layers, after)
+    floor = checked_floor(floor)
+    if isinstance(wanted, Budget):
+        chosen = within(frame, values, wanted, floor)
+    else:
+        chosen = above(frame, values, wanted, floor)
+    made = {"by": by.by, "rank": rank, "floor": floor, "seed": seed}
+    return frame.plan(chosen.masks, made | told(frame, chosen, wanted))
+
+
+def told(frame: Frame, chosen: Chosen, wanted: Budget | float) -> dict[str, Any]:
+    """Say what was asked for, and what it has come to."""
+    made: dict[str, Any] = {"threshold": chosen.threshold}
+    if isinstance(wanted, Budget):
+        whole = frame.whole(wanted.target)
+        made |= {
+            "budget": str(wanted), "limit": wanted.limit(whole), "reached": chosen.reached,
+            "met": chosen.met, "whole": whole,
+        }  # fmt: skip
+    notes: list[str] = []
+    if chosen.held:
+        notes.append(
+            f"{chosen.held} stripes below the threshold stay, for their layers would have too few"
+        )
+    dead = [b.drop.name for b in frame.following.dead_branches(chosen.masks)]
+    if dead:
+        notes.append(f"a convolution of {', '.join(dead)} has no stripe left: the block goes")
+    return made | {"notes": notes}
+
+
+def keeping(anatomy: Anatomy, layers: StripeLayers, keep: Iterable[Named]) -> StripeLayers:
+    """Return the layers with those that are named, or lie inside of what is, left whole."""
+    names = list(as_names(anatomy, keep))
+    touching(anatomy, names)  # which refuses a name that is nobody's
+    held = [
+        x.name for x in layers
+        if any(_is_in(x.name, n) or n == x.weight or fnmatchcase(x.name, n) for n in names)
+    ]  # fmt: skip
+    return layers.without(held, "you asked to keep it")
+
+
+def _is_in(module: str, name: str) -> bool:
+    return module == name or module.startswith(f"{name}.")
+
+
+def ranked(layers: StripeLayers, scores: Scores, rank: str) -> Mapping[str, Array]:
+    """Make the scores of all layers comparable with each other."""
+    if rank not in get_args(StripeRank):
+        names = ", ".join(f"'{n}'" for n in get_args(StripeRank))
+        message = f"rank must be one of {names} for stripes, got {rank!r}"
+        raise SelectionError(message)
+    found: dict[str, Array] = {}
+    for layer in layers.free:
+        mine = scores.values.get(layer.name)
+        if mine is None or mine.size != layer.size:
+            message = (
+                f"the scores have {0 if mine is None else mine.size} values for '{layer.name}', "
+                f"which has {layer.size} stripes; score with score_stripes, or keep that layer"
+            )
+            raise SelectionError(message)
+        mine = np.asarray(mine, dtype=np.float64).reshape(-1)
+        if rank == "normalised":
+            size = np.abs(mine).mean()
+            mine = mine / size if size > 0 else mine
+        elif rank == "per_layer":
+            mine = np.argsort(np.argsort(mine, kind="stable")) / len(mine)
+        found[layer.name] = mine
+    return found
+
+
+def checked_floor(floor: float) -> float:
+    """Refuse what is neither a share nor a number of stripes."""
+    if isinstance(floor, bool) or not floor > 0 or (floor > 1 and floor != int(floor)):
+        message = f"floor is a share between 0 and 1 or a number of stripes, got {floor!r}"
+        raise SelectionError(message)
+    return floor
+
+
+def _wanted(budget: str | Budget | None, threshold: float | None) -> Budget | float:
+    if (budget is None) == (threshold is None):
+        message = "say either what to keep (budget='macs=50%') or a threshold of the scores"
+        raise BudgetError(message)
+    if threshold is not None:
+        return float(threshold)
+    found = as_budget(budget)
+    if is_measured(found.target):
+        message = (
+            "a latency can't be the budget of stripes: how a layer is executed is chosen by "
+            "measurement once they are cut. Ask for macs=... or params=..."
+        )
+        raise BudgetError(message)
+    return found

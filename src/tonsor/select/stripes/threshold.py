@@ -1,0 +1,143 @@
+"""Choose stripes by a threshold: given, or found so that what is above it meets a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tonsor.criteria.rows import Array
+from tonsor.errors import BudgetError
+from tonsor.families.stripes.following import Masks
+from tonsor.select.budget import Budget, is_speedup
+from tonsor.select.stripes.frame import Frame
+from tonsor.stripes import StripeMask
+
+TOLERANCE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The stripes above a threshold, and what a budget has come to with them.
+
+    `held` counts the stripes that are below it and stay all the same, as their layer would have
+    none else.
+    """
+
+    masks: dict[str, StripeMask]
+    threshold: float
+    held: int = 0
+    reached: float = math.nan
+    met: bool = True
+
+
+def above(frame: Frame, values: Mapping[str, Array], threshold: float, floor: float = 1) -> Chosen:
+    """Choose the stripes whose value is above a threshold.
+
+    `values` has one for each stripe, filter after filter. Of each layer at least `floor` stay,
+    or that share if below 1, the highest first; but layers whose emptiness turns a block into its
+    shortcut may lose all.
+    """
+    masks: dict[str, StripeMask] = {}
+    held, may_empty = 0, frame.following.may_empty
+    for name, there in frame.start.items():
+        mine = values[name].reshape(there.shape)
+        kept = there & (mine > threshold)
+        least = 0 if name in may_empty else _least(floor, int(there.sum()))
+        missing = least - int(kept.sum())
+        if missing > 0:
+            left = np.where(there & ~kept, mine, -np.inf).reshape(-1)
+            kept.reshape(-1)[np.argsort(-left, kind="stable")[:missing]] = True
+            held += missing
+        masks[name] = kept
+    return Chosen(masks, threshold, held)
+
+
+def _least(floor: float, size: int) -> int:
+    if size == 0:
+        return 0
+    return max(1, min(size, math.ceil(floor * size) if floor < 1 else int(floor)))
+
+
+def within(
+    frame: Frame, values: Mapping[str, Array], budget: Budget, floor: float = 1,
+    least: float = -math.inf, limit: float | None = None,
+) -> Chosen:  # fmt: skip
+    """Choose the lowest threshold, not below `least`, whose choice meets a budget.
+
+    `limit` says the cost to reach where it is not that of the budget. Where stripes of one value
+    take the cost across the limit together, as many of them stay as it allows.
+    """
+    whole = frame.whole(budget.target)
+    if limit is None:
+        asked = budget.limit(whole)
+        limit = 1 / asked if is_speedup(budget.target) else asked
+
+    def cost(threshold: float) -> tuple[Chosen, float]:
+        found = above(frame, values, threshold, floor)
+        return found, frame.cost(found.masks, budget.target)
+
+    steps = np.unique(np.concatenate([
+        np.array([least]), *(values[n].reshape(m.shape)[m] for n, m in frame.start.items())
+    ]))  # fmt: skip
+    steps = steps[steps >= least]
+    low, high = 0, len(steps) - 1
+    found, there = cost(float(steps[high]))
+    if there > limit:
+        raise out_of_reach(frame, budget, found.masks)
+    while low < high:
+        middle = (low + high) // 2
+        tried, cost_of = cost(float(steps[middle]))
+        if cost_of <= limit:
+            high, found, there = middle, tried, cost_of
+        else:
+            low = middle + 1
+    if low:
+        found, there = _refined(frame, values, budget, limit, found, there, float(steps[low - 1]))
+    reached = frame.amount(found.masks, budget.target)
+    met = limit * (1 - TOLERANCE) <= there <= limit
+    return Chosen(found.masks, found.threshold, found.held, reached, met)
+
+
+def _refined(
+    frame: Frame, values: Mapping[str, Array], budget: Budget, limit: float, found: Chosen,
+    there: float, below: float,
+) -> tuple[Chosen, float]:  # fmt: skip
+    """Let as many stripes stay of those that went at the last step as the limit allows."""
+    lost = [
+        (name, i) for name, mask in frame.start.items()
+        for i in np.flatnonzero(
+            mask & ~found.masks[name] & (values[name].reshape(mask.shape) > below)
+        ).tolist()
+    ]  # fmt: skip
+    if len(lost) < 2:
+        return found, there
+
+    def with_first(count: int) -> tuple[dict[str, StripeMask], float]:
+        masks = {n: m.copy() for n, m in found.masks.items()}
+        for name, i in lost[:count]:
+            masks[name].reshape(-1)[i] = True
+        return masks, frame.cost(masks, budget.target)
+
+    low, high, best = 0, len(lost) - 1, (found.masks, there)
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = with_first(middle)
+        if tried[1] <= limit:
+            low, best = middle, tried
+        else:
+            high = middle - 1
+    return Chosen(dict(best[0]), found.threshold, found.held), best[1]
+
+
+def out_of_reach(frame: Frame, budget: Budget, least: Masks) -> BudgetError:
+    """Say how little can be left."""
+    reachable, whole = frame.amount(least, budget.target), frame.whole(budget.target)
+    message = (
+        f"{budget} can't be met by stripes: the least that can be left is {reachable:,.6g} of "
+        f"{whole:,.6g} ({reachable / whole:.1%}), for at least one stripe stays of each layer and "
+        "1×1 convolutions have none. Ask for more, or cut channels or blocks first."
+    )
+    return BudgetError(message, minimum=reachable)

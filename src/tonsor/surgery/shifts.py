@@ -1,0 +1,163 @@
+"""One 1×1 convolution for many stripes, and its results added up, each shifted to its place.
+
+An output at `y` reads, for a stripe at kernel position `i`, the input at `y * stride + i *
+dilation - pad`. Stripes whose offsets leave the same remainder by the stride read the same part of
+the input, every stride-th place, and are run on that part together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CACHE = 1 << 21  # bytes; what stripes give for a part of the batch should stay near the processor
+
+Pads = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """The stripes of one kernel position: where they are held, and how far their input is off."""
+
+    first: int
+    stop: int
+    steps: tuple[int, ...]
+
+
+def added_up(
+    x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor, counts: Sequence[int], *,
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads,
+    out_channels: int,
+) -> Tensor:  # fmt: skip
+    """Add stripes up in place, in parts of the batch that stay near the processor."""
+    sizes = _sizes(x, kernel, stride, dilation, pads)
+    start = x.new_zeros(1) if bias is None else bias.to(x.dtype)
+    shape = (len(x), out_channels, *sizes)
+    out = start.view(1, -1, *[1] * len(sizes)).expand(shape).contiguous()
+    for remainder, spots in _by_remainder(counts, kernel, stride, dilation, pads).items():
+        part = x[(..., *(slice(r, None, s) for r, s in zip(remainder, stride, strict=True)))]
+        spots = [s for s in spots if _meets(s, sizes, part.shape[2:])]
+        if not spots:
+            continue
+        low, high = _range(spots, sizes, part.shape[2:])
+        part = part[(..., *map(slice, low, high))]
+        ours = weight if len(spots) == len(counts) else torch.cat(
+            [weight[s.first : s.stop] for s in spots]
+        )  # fmt: skip
+        many = _many(part, len(ours))
+        for begin in range(0, len(x), many):
+            given = _pointwise(part[begin : begin + many], ours)
+            into, at = out[begin : begin + many], 0
+            for spot in spots:
+                here, there = _windows(spot, low, sizes, high)
+                some = spot.stop - spot.first
+                rows = filters[spot.first : spot.stop]
+                into[(..., *here)].index_add_(
+                    1, rows, given[(slice(None), slice(at, at + some), *there)]
+                )
+                at += some
+    return out
+
+
+def gathered(
+    x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor, counts: Sequence[int], *,
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads,
+    out_channels: int,
+) -> Tensor:  # fmt: skip
+    """Compute the same of whole tensors only, for a graph that others run."""
+    sizes = _sizes(x, kernel, stride, dilation, pads)
+    x = F.pad(x, [n for pair in reversed(pads) for n in pair])
+    out: Tensor | None = None
+    zero = weight.new_zeros(1, weight.shape[1])
+    nothing = [(0, 0)] * len(kernel)
+    for remainder, spots in _by_remainder(counts, kernel, stride, dilation, nothing).items():
+        part = x[(..., *(slice(r, None, s) for r, s in zip(remainder, stride, strict=True)))]
+        ours = torch.cat([*(weight[s.first : s.stop] for s in spots), zero])
+        given, at = _pointwise(part, ours), 0
+        for spot in spots:
+            some = spot.stop - spot.first
+            rows = torch.arange(at, at + some, device=filters.device)
+            every = torch.full((out_channels,), len(ours) - 1, device=filters.device)
+            every = every.index_copy(0, filters[spot.first : spot.stop], rows)
+            there = [slice(q, q + n) for q, n in zip(spot.steps, sizes, strict=True)]
+            shifted = given[(..., *there)].index_select(1, every)
+            out = shifted if out is None else out + shifted
+            at += some
+    if out is None:
+        out = x.new_zeros(len(x), out_channels, *sizes)
+    return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes))
+
+
+def _sizes(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads
+) -> list[Any]:
+    sizes = [
+        (n + before + behind - d * (k - 1) - 1) // s + 1
+        for n, k, s, d, (before, behind) in zip(
+            x.shape[2:], kernel, stride, dilation, pads, strict=True
+        )
+    ]
+    return sizes
+
+
+def _by_remainder(
+    counts: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    pads: Pads,
+) -> dict[tuple[int, ...], list[_Spot]]:  # fmt: skip
+    """Sort kernel positions that have stripes by what their offsets leave over."""
+    found: dict[tuple[int, ...], list[_Spot]] = {}
+    first = 0
+    for place, some in zip(product(*map(range, kernel)), counts, strict=True):
+        offsets = [i * d - before for i, d, (before, _) in zip(place, dilation, pads, strict=True)]
+        split = [divmod(offset, s) for offset, s in zip(offsets, stride, strict=True)]
+        if some:
+            spot = _Spot(first, first + some, tuple(q for q, _ in split))
+            found.setdefault(tuple(r for _, r in split), []).append(spot)
+        first += some
+    return found
+
+
+def _meets(spot: _Spot, sizes: Sequence[int], given: Sequence[int]) -> bool:
+    """Whether any output reads input here, and not padding alone."""
+    return all(max(0, -q) < min(n, m - q) for q, n, m in zip(spot.steps, sizes, given, strict=True))
+
+
+def _range(
+    spots: Sequence[_Spot], sizes: Sequence[int], given: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Return the input that any of these reads, in each dimension."""
+    low, high = [], []
+    for dim, (n, m) in enumerate(zip(sizes, given, strict=True)):
+        steps = [s.steps[dim] for s in spots]
+        low.append(max(0, min(steps)))
+        high.append(min(m, max(steps) + n))
+    return low, high
+
+
+def _windows(
+    spot: _Spot, low: Sequence[int], sizes: Sequence[int], high: Sequence[int]
+) -> tuple[list[slice], list[slice]]:
+    """Return which outputs read input here, and where that input is."""
+    here, there = [], []
+    for q, start, n, end in zip(spot.steps, low, sizes, high, strict=True):
+        first, stop = max(0, -q), min(n, end - q)
+        here.append(slice(first, stop))
+        there.append(slice(first + q - start, stop + q - start))
+    return here, there
+
+
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+    return convolve(x, weight.view(*weight.shape, *[1] * (x.dim() - 2)))
+
+
+def _many(part: Tensor, stripes: int) -> int:
+    """How many samples at a time."""
+    size = stripes * part.shape[2:].numel() * part.element_size()
+    return max(1, min(len(part), CACHE // max(1, size)))

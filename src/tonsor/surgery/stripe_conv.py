@@ -1,0 +1,284 @@
+"""Convolutions that hold only some of their stripes: 1×1 filters at positions of the kernel.
+
+Such a layer runs in one of two ways, which compute the same. `dense` fills the stripes into a
+weight whose others are zero. `stripes` runs all of them as one 1×1 convolution and adds each to
+its filter, shifted to its position; what a stride skips is not computed. While a layer trains it
+is dense, whatever was chosen, for that is what is fast with gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tonsor.stripes import Execution, StripeMask
+from tonsor.surgery.shifts import added_up, gathered
+
+_WIDE, _FEW = 64, 0.5  # from so many inputs on, and up to this share of stripes, they are faster
+
+
+class StripeConv(nn.Module):
+    """A convolution of any rank that holds the stripes of a mask; see `StripeConv2d`."""
+
+    rank: ClassVar[int]
+    kept: Tensor
+    place: Tensor
+    filters: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        mask: StripeMask,
+        kernel_size: Sequence[int],
+        *,
+        stride: Sequence[int] | int = 1,
+        padding: Sequence[int] | int | str = 0,
+        dilation: Sequence[int] | int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        run: Execution | Literal[""] = "",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = tuple(kernel_size)
+        self.stride, self.dilation = self._each(stride), self._each(dilation)
+        self.padding = padding if isinstance(padding, str) else self._each(padding)
+        self.padding_mode = padding_mode
+        # In the order in which they are held: position after position, at each filter after filter.
+        positions, filters = (a.astype(np.int64) for a in np.nonzero(mask.T))
+        self.counts = tuple(np.bincount(positions, minlength=mask.shape[1]).tolist())
+        shape = (out_channels, *self.kernel_size)
+        kept = torch.from_numpy(mask.copy()).view(shape)
+        self.register_buffer("kept", kept.to(device))
+        where = torch.from_numpy(filters * mask.shape[1] + positions)
+        self.register_buffer("place", where.to(device), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(filters).to(device), persistent=False)
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(torch.empty(len(filters), in_channels // groups, **made))
+        self.bias = nn.Parameter(torch.empty(out_channels, **made)) if bias else None
+        self.run: Execution = run or self._likely()
+        self._filled: tuple[Any, ...] | None = None
+        self.reset_parameters()
+
+    def _each(self, value: Sequence[int] | int) -> tuple[int, ...]:
+        return (value,) * self.rank if isinstance(value, int) else tuple(value)
+
+    def _likely(self) -> Execution:
+        wide = self.groups == 1 and self.in_channels >= _WIDE
+        return "stripes" if wide and len(self.weight) <= _FEW * self.kept.numel() else "dense"
+
+    def reset_parameters(self) -> None:
+        """Draw weights as convolutions do, for so many inputs as a whole filter has."""
+        bound = 1 / math.sqrt(max(1, self.in_channels // self.groups * math.prod(self.kernel_size)))
+        for tensor in (self.weight, self.bias):
+            if tensor is not None and not tensor.is_meta:
+                nn.init.uniform_(tensor, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        if x.dim() == self.rank + 1:  # one sample alone, as convolutions take it too
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        if self.training or self.groups > 1 or self.run == "dense":
+            return self._as_dense(x)
+        return self._by_stripes(x)
+
+    # ------------------------------------------------------------ dense
+
+    def dense_weight(self) -> Tensor:
+        """Return a weight `[filter, input, *kernel]` in which the stripes that are gone are zero.
+
+        >>> from torch import nn
+        >>> layer = StripeConv2d(8, 4, np.eye(4, 9, dtype=bool), (3, 3))
+        >>> layer.dense_weight().shape, int((layer.dense_weight() != 0).sum())
+        (torch.Size([4, 8, 3, 3]), 32)
+        """
+        rows = self.weight.new_zeros(self.kept.numel(), self.weight.shape[1])
+        rows = rows.index_copy(0, self.place, self.weight)
+        return rows.view(*self.kept.shape, -1).movedim(-1, 1)
+
+    def _as_dense(self, x: Tensor) -> Tensor:
+        weight = self._weight_for(x)
+        if self.padding_mode == "zeros" and self._even:
+            padding: Any = self.padding
+        else:
+            x, padding = self._padded(x), 0
+        convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+        return convolve(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        """Fill in the stripes, once for as long as the weights are what they were.
+
+        Writing into `weight.data` is not seen until the mode is set anew; torch counts no version
+        for that.
+        """
+        last = self.rank == 2 and not x.is_contiguous()
+        weight = self.weight
+        if self.training or torch.is_grad_enabled() or _watched() or not _plain(weight):
+            filled = self.dense_weight()
+            return filled if last else filled.contiguous()
+        about = (weight._version, weight.data_ptr(), weight.dtype, last)
+        if self._filled is None or self._filled[0] is not weight or self._filled[1] != about:
+            filled = self.dense_weight()
+            self._filled = (weight, about, filled if last else filled.contiguous())
+        return self._filled[2]
+
+    def train(self, mode: bool = True) -> StripeConv:
+        """Set the mode."""
+        self._filled = None
+        return super().train(mode)
+
+    # ------------------------------------------------------------ stripe by stripe
+
+    def _by_stripes(self, x: Tensor) -> Tensor:
+        pads = self._pads
+        if self.padding_mode != "zeros":
+            x, pads = self._padded(x), [(0, 0)] * self.rank
+        run = gathered if _taken_down() else added_up
+        return run(
+            x, self.weight, self.bias, self.filters, self.counts, kernel=self.kernel_size,
+            stride=self.stride, dilation=self.dilation, pads=pads, out_channels=self.out_channels,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ padding
+
+    @property
+    def _pads(self) -> list[tuple[int, int]]:
+        """What is added before and behind, in each dimension."""
+        if self.padding == "valid":
+            return [(0, 0)] * self.rank
+        if self.padding == "same":
+            whole = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return [(n // 2, n - n // 2) for n in whole]
+        return [(int(p), int(p)) for p in self.padding]
+
+    @property
+    def _even(self) -> bool:
+        return all(before == behind for before, behind in self._pads)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        flat = [n for pair in reversed(self._pads) for n in pair]
+        return F.pad(x, flat, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+
+    # ------------------------------------------------------------ what is said and loaded
+
+    def extra_repr(self) -> str:
+        """Say how many stripes there are, of how many."""
+        text = f"{self.in_channels}, {self.out_channels}, "
+        text += f"stripes={len(self.weight)}/{self.kept.numel()}"
+        for name, usual in (("stride", 1), ("dilation", 1)):
+            value = getattr(self, name)
+            if set(value) != {usual}:
+                text += f", {name}={value[0] if len(set(value)) == 1 else value}"
+        return text if self.groups == 1 else f"{text}, groups={self.groups}"
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any
+    ) -> None:
+        found = state_dict.get(f"{prefix}kept")
+        differs = found is not None and (
+            found.shape != self.kept.shape or not torch.equal(found.to(self.kept), self.kept)
+        )
+        if differs and not self.kept.is_meta:
+            message = (
+                f"'{prefix.rstrip('.')}' holds other stripes than those that were saved; apply the "
+                "plan of the saved model, or use tonsor.load"
+            )
+            errors: list[str] = rest[4] if len(rest) > 4 else more["error_msgs"]
+            errors.append(message)
+            return
+        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
+
+
+class StripeConv1d(StripeConv):
+    """A convolution along one dimension that holds only some of its stripes."""
+
+    rank = 1
+
+
+class StripeConv2d(StripeConv):
+    """A convolution that holds only some of its stripes.
+
+    `mask` says which: `[filter, position of the kernel]`; `weight` has a row of inputs for each
+    that stays, position after position. `run` is how it is executed outside of training.
+
+    >>> mask = np.zeros((64, 9), dtype=bool)
+    >>> mask[:, 4] = mask[:36, 1] = True
+    >>> layer = StripeConv2d(3, 64, mask, (3, 3), padding=1)
+    >>> layer
+    StripeConv2d(3, 64, stripes=100/576)
+    >>> layer(torch.randn(1, 3, 8, 8)).shape, layer.weight.shape
+    (torch.Size([1, 64, 8, 8]), torch.Size([100, 3]))
+    """
+
+    rank = 2
+
+
+class StripeConv3d(StripeConv):
+    """A convolution along three dimensions that holds only some of its stripes."""
+
+    rank = 3
+
+
+def striped(conv: nn.Module, mask: StripeMask, run: Execution | Literal[""] = "") -> StripeConv:
+    """Return the layer that holds these stripes of a convolution, with its weights and gradient."""
+    given: Any = conv
+    weight: Tensor = given.weight
+    kind = (StripeConv1d, StripeConv2d, StripeConv3d)[weight.dim() - 3]
+    layer = kind(
+        given.in_channels, given.out_channels, mask, given.kernel_size, stride=given.stride,
+        padding=given.padding, dilation=given.dilation, groups=given.groups,
+        bias=given.bias is not None, padding_mode=given.padding_mode, run=run,
+        device=weight.device, dtype=weight.dtype,
+    )  # fmt: skip
+    layer.weight = nn.Parameter(stripes_of(weight, mask), requires_grad=weight.requires_grad)
+    if weight.grad is not None:
+        layer.weight.grad = stripes_of(weight.grad, mask)
+    layer.bias = given.bias
+    return layer.train(conv.training)
+
+
+def stripes_of(weight: Tensor, mask: StripeMask) -> Tensor:
+    """Take the stripes of a mask out of a weight, or what has its shape: `[stripe, input]`."""
+    rows = weight.detach().movedim(1, -1).flatten(1, -2)  # [filter, position, input]
+    positions, filters = (torch.from_numpy(a).to(weight.device) for a in np.nonzero(mask.T))
+    return rows[filters, positions].contiguous()
+
+
+def write_stripes_(weight: Tensor, stripes: Tensor, mask: StripeMask) -> None:
+    """Write stripes to where they were taken from: the way back from `stripes_of`."""
+    rows = weight.detach().movedim(1, -1)
+    grid = rows.reshape(len(mask), mask.shape[1], -1).clone()
+    positions, filters = (torch.from_numpy(a).to(weight.device) for a in np.nonzero(mask.T))
+    grid[filters, positions] = stripes.detach().to(grid)
+    rows.copy_(grid.view(rows.shape))
+
+
+def mask_stripes_(weight: Tensor, mask: StripeMask) -> None:
+    """Set the stripes that are not in a mask to zero."""
+    shape = (len(mask), 1, *weight.shape[2:])
+    stays = torch.from_numpy(mask).to(weight.device).view(shape)
+    weight.detach().masked_fill_(~stays, 0)
+
+
+def _watched() -> bool:
+    """Whether somebody looks at every operator, to whom a weight made before would be unknown."""
+    return _taken_down() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _taken_down() -> bool:
+    """Whether what is run now is being made into a graph."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
+
+
+def _plain(weight: Tensor) -> bool:
+    return type(weight) in (nn.Parameter, Tensor) and not (weight.is_meta or weight.is_inference())
