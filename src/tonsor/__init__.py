@@ -17,7 +17,7 @@ from tonsor._version import __version__
 if TYPE_CHECKING:
     from tonsor import zoo as zoo
     from tonsor.anatomy import Anatomy, inspect
-    from tonsor.api import Report, apply, blocks, prune, prune_blocks
+    from tonsor.api import Report, apply, blocks, prune, prune_blocks, prune_stripes
     from tonsor.artifact import load, save
     from tonsor.axes.registry import rule
     from tonsor.cost.bench import Bench
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tonsor.select.block_plan import plan_blocks
     from tonsor.select.budget import Budget, latency, macs, params
     from tonsor.select.make import plan as plan
+    from tonsor.select.stripes.make import plan_stripes
 
 _HOMES = {
     "Anatomy": "anatomy", "inspect": "anatomy", "Report": "api", "apply": "api", "prune": "api",
@@ -43,15 +44,17 @@ _HOMES = {
     "load_plan": "plan_json", "save_plan": "plan_json", "blocks": "api", "prune_blocks": "api",
     "Bench": "cost.bench", "measure": "cost.latency", "latency": "select.budget",
     "BlockScores": "criteria.blocks.score", "score_blocks": "criteria.blocks.score",
-    "plan_blocks": "select.block_plan",
+    "plan_blocks": "select.block_plan", "prune_stripes": "api",
+    "plan_stripes": "select.stripes.make",
 }  # fmt: skip
 _FOLDERS = ("zoo",)
 
 __all__ = [
     "Anatomy", "Bench", "BlockScores", "Budget", "Inputs", "Plan", "Report", "Scores",
     "TonsorError", "__version__", "apply", "blocks", "criterion", "inspect", "latency", "load",
-    "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "prune", "prune_blocks",
-    "rule", "save", "save_plan", "score", "score_blocks", "trace", "zoo",
+    "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "plan_stripes", "prune",
+    "prune_blocks", "prune_stripes", "rule", "save", "save_plan", "score", "score_blocks", "trace",
+    "zoo",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from tonsor.errors import ProofError
 from tonsor.explain import short
 from tonsor.families.blocks.block import Blocks
 from tonsor.families.blocks.find import Level, find_blocks
+from tonsor.plan_parts import stripes_text
 from tonsor.plans import Plan
 from tonsor.select.block_plan import plan_blocks
 from tonsor.select.budget import Budget, as_budget, is_measured
@@ -74,7 +75,7 @@ class Report:
         if gone:
             lines.append(f"  {len(gone)} block{'s' * (len(gone) > 1)} went: {', '.join(gone)}")
         if self.plan.stripes:
-            lines.append(f"  {striped_text(self.plan)}")
+            lines.append(f"  {stripes_text(self.plan.cut().stripes)}")
         if cut or not (gone or self.plan.stripes):
             lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
                          f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
@@ -83,15 +84,6 @@ class Report:
         lines.append(f"  {self.proof}" if self.proof else "  not proven (verify=False)")
         lines += [f"  note: {w}" for w in self.warnings]
         return "\n".join(lines)
-
-
-def striped_text(plan: Plan) -> str:
-    """Say how many stripes stay, and how many layers run by them."""
-    cut = plan.cut().stripes
-    left, size = sum(s.left for s in cut.values()), sum(s.size for s in cut.values())
-    text = f"{left:,} of {size:,} stripes stay in {len(cut)} convolutions"
-    runs = [s.run for s in cut.values()]
-    return text if "" in runs else f"{text}, {runs.count('stripes')} of which run by stripes"
 
 
 def _warnings(report: Report) -> Iterable[str]:
@@ -273,7 +265,7 @@ def prune_stripes(
     >>> import torch, tonsor
     >>> net = tonsor.zoo.build("resnet20")
     >>> slim, report = tonsor.prune_stripes(net, torch.randn(1, 3, 32, 32), budget="macs=50%")
-    >>> print(slim.stages[2][2].conv2)  # doctest: +ELLIPSIS
+    >>> print(slim.layer3[2].conv2)  # doctest: +ELLIPSIS
     StripeConv2d(64, 64, stripes=.../576)
     """
     anatomy = inspect(model, inputs)

@@ -120,6 +120,14 @@ def in_terms_of(
     }  # fmt: skip
 
 
+def stripes_text(stripes: Mapping[str, Stripes]) -> str:
+    """Say how many stripes stay, and how many layers run by them, if that was measured."""
+    left, size = sum(s.left for s in stripes.values()), sum(s.size for s in stripes.values())
+    text = f"{left:,} of {size:,} stripes stay in {len(stripes)} convolutions"
+    runs = [s.run for s in stripes.values()]
+    return text if "" in runs else f"{text}, {runs.count('stripes')} of which run by stripes"
+
+
 def stripes_apart(one: Mapping[str, Stripes], other: Mapping[str, Stripes]) -> dict[str, int]:
     """Count the stripes of each weight that only the first removes."""
     found: dict[str, int] = {}

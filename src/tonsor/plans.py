@@ -30,6 +30,7 @@ from tonsor.plan_parts import (
     stripes_apart,
     stripes_before,
     stripes_of_both,
+    stripes_text,
 )
 from tonsor.stripes import Stripes, stripe_leaf
 from tonsor.surgery.apply import apply_cut, mask_model
@@ -63,7 +64,7 @@ class Plan:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     probe: Inputs | None = field(default=None, compare=False, repr=False)
     drops: tuple[Drop, ...] = ()
-    stripes: Mapping[str, Stripes] = field(default_factory=dict)
+    stripes: Mapping[str, Stripes] = field(default_factory=dict[str, Stripes])
 
     # ------------------------------------------------------------ reading
 
@@ -105,9 +106,7 @@ class Plan:
         if self.drops:
             lines.append(f"  {len(self.drops)} blocks go: {', '.join(d.name for d in self.drops)}")
         if self.stripes:
-            cut = self.cut().stripes.values()
-            left, size = sum(s.left for s in cut), sum(s.size for s in cut)
-            lines.append(f"  {left:,} of {size:,} stripes stay in {len(cut)} convolutions")
+            lines.append(f"  {stripes_text(self.cut().stripes)}")
         lines += [f"  {k}: {v}" for k, v in self.made_by.items() if v not in ({}, [])]
         width = max((len(n) for n in self.keep), default=0)
         lines += [f"  {n:<{width}}  {sizes[n]:>6} → {len(k)}" for n, k in self.keep.items()]
@@ -358,5 +357,6 @@ class Plan:
                 theirs[name] = tuple(sorted(two - one))
         return PlanDiff(
             mine, theirs, *apart(self.drops, other.drops),
-            stripes_apart(self.stripes, other.stripes), stripes_apart(other.stripes, self.stripes),
+            stripes_first=stripes_apart(self.stripes, other.stripes),
+            stripes_second=stripes_apart(other.stripes, self.stripes),
         )  # fmt: skip

@@ -359,4 +359,4 @@ class Cut:
     keep: Mapping[str, tuple[tuple[int, ...] | None, ...]]
     sizes: Mapping[tuple[str, tuple[str | int, ...]], int]
     drops: tuple[Drop, ...] = ()
-    stripes: Mapping[str, Stripes] = field(default_factory=dict)
+    stripes: Mapping[str, Stripes] = field(default_factory=dict[str, Stripes])

@@ -15,6 +15,7 @@ from tonsor.surgery import late
 from tonsor.surgery.late import Late
 from tonsor.surgery.precision import DOUBLE
 from tonsor.surgery.side import Side
+from tonsor.types import Cut
 
 from ..models import ALL
 from ..models.case import Case
@@ -28,12 +29,13 @@ def _all_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late, "LEAST", 1)
 
 
-def half(model: nn.Module) -> dict[str, Any]:
+def half(model: nn.Module) -> Cut:
     """Keep every other index of every dimension: the reference alone must not make sense."""
-    return {
-        name: tuple(range(0, n, 2) if n > 1 else None for n in p.shape)
+    keep = {
+        name: tuple(tuple(range(0, n, 2)) if n > 1 else None for n in p.shape)
         for name, p in model.named_parameters(remove_duplicate=False)
     }
+    return Cut(keep, {})
 
 
 def both(model: nn.Module, *args: Any, **kwargs: Any) -> tuple[Side, list[Tensor], list[Tensor]]:

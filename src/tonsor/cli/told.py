@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tonsor.api import striped_text
 from tonsor.cli.outcome import Outcome
 from tonsor.cli.show import show, show_table
 from tonsor.cli.timing import Measured
 from tonsor.explain import short
+from tonsor.plan_parts import stripes_text
 
 if TYPE_CHECKING:
     from tonsor.recover import Recovery
@@ -50,7 +50,7 @@ class Told:
         elif report.plan.made_by.get("family") == "blocks":
             yield "no block had to go"
         if report.plan.stripes:
-            yield striped_text(report.plan)
+            yield stripes_text(report.plan.cut().stripes)
         if cut or not (report.plan.stripes or report.plan.made_by.get("family") == "blocks"):
             free = len(report.anatomy.prunable)
             yield f"{cut} of {free} free groups were cut, {len(report.anatomy.pinned)} may not be"

@@ -44,12 +44,16 @@ class Branch:
 
 
 class Following:
-    """Work out what follows of a choice of stripes, for one model."""
+    """Work out what follows of a choice of stripes, for one model.
 
-    def __init__(self, anatomy: Anatomy, layers: StripeLayers) -> None:
+    With `silenced`, blocks of which it is not known what makes their branch zero stay.
+    """
+
+    def __init__(self, anatomy: Anatomy, layers: StripeLayers, *, silenced: bool = False) -> None:
         self.anatomy = anatomy
         self.layers = {x.name: x for x in layers.free}
-        self.branches = tuple(_branches(anatomy, layers.free))
+        found = _branches(anatomy, layers.free)
+        self.branches = tuple(b for b in found if b.ends or not silenced)
         self._makers = dict(_makers(anatomy, {x.weight: x.name for x in layers.free}))
 
     @property
@@ -72,7 +76,7 @@ class Following:
             for layer, axis in makers:
                 if gone(drops, self.layers[layer].weight):
                     continue
-                for leaf, seen in project(axis, masks[layer].any(axis=1)):
+                for leaf, seen in project(axis, np.asarray(masks[layer].any(axis=1))):
                     if leaf.name == group:
                         stay = seen if stay is None else stay | seen
             if stay is None:

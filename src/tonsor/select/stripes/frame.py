@@ -28,29 +28,31 @@ from tonsor.surgery.dropping import gone, joined_drops
 class Frame:
     """What is the same for every choice of stripes of one model.
 
-    `after` is an earlier plan of the same model: what it removes stays gone, in every choice.
+    `after` is an earlier plan of the same model: what it removes stays gone, in every choice. With
+    `silenced`, a block becomes its shortcut only where it is known what makes its branch zero.
     """
 
     anatomy: Anatomy
     layers: StripeLayers
     after: Plan | None = None
+    silenced: bool = False
     following: Following = field(init=False, repr=False)
     start: Mapping[str, StripeMask] = field(init=False, repr=False)
     _before: Mapping[str, Mask] = field(init=False, repr=False)
     _accounts: dict[tuple[str, ...], Account] = field(
-        init=False, repr=False, compare=False, default_factory=dict
+        init=False, repr=False, compare=False, default_factory=dict[tuple[str, ...], Account]
     )
 
     def __post_init__(self) -> None:
         """Look at the model and the earlier plan once."""
         put = object.__setattr__
-        put(self, "following", Following(self.anatomy, self.layers))
+        put(self, "following", Following(self.anatomy, self.layers, silenced=self.silenced))
         put(self, "_before", _kept_before(self.anatomy, self.after))
         put(self, "start", dict(self._started()))
 
     def _started(self) -> dict[str, StripeMask]:
         """Return the stripes that are there to choose from."""
-        found = {}
+        found: dict[str, StripeMask] = {}
         for layer in self.layers.free:
             if self.after is not None and gone(self.after.drops, layer.weight):
                 continue

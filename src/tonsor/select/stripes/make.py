@@ -58,7 +58,7 @@ def plan_stripes(
     >>> net = tonsor.zoo.build("resnet20")
     >>> plan = plan_stripes(tonsor.inspect(net, torch.randn(1, 3, 32, 32)), "macs=50%")
     >>> slim = plan.apply(net)
-    >>> type(slim.stages[0][0].conv1).__name__
+    >>> type(slim.layer1[0].conv1).__name__
     'StripeConv2d'
     """
     layers = keeping(anatomy, find_stripes(anatomy), keep)

@@ -1,0 +1,7 @@
+"""SWP, "Pruning filter in filter": learn which stripes of each filter are of use."""
+
+from tonsor.methods.swp.lasso import StripeLasso
+from tonsor.methods.swp.skeleton import Skeleton
+from tonsor.methods.swp.swp import FilterSkeleton
+
+__all__ = ["FilterSkeleton", "Skeleton", "StripeLasso"]

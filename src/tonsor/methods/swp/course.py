@@ -1,0 +1,278 @@
+"""Which stripes are gone at each moment of a training, and what is silent with them.
+
+Every stripe has a value: its number in the skeleton, or the norm of its weights. What is not above
+the threshold is gone. The threshold is given, or it is raised bit by bit so that the cost of what
+is left comes down to a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tonsor.anatomy import Anatomy
+from tonsor.criteria.rows import Array
+from tonsor.errors import BudgetError, SelectionError
+from tonsor.families.channels import vectors
+from tonsor.families.stripes.layers import StripeLayer, find_stripes, no_layer_free
+from tonsor.plans import Plan
+from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
+from tonsor.select.names import Named
+from tonsor.select.stripes.frame import Frame
+from tonsor.select.stripes.make import checked_floor, keeping
+from tonsor.select.stripes.threshold import Chosen, above, within
+from tonsor.stripes import StripeMask
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What has come of it after a step: the threshold, stripes, and what the model costs."""
+
+    step: int
+    threshold: float
+    left: int
+    macs: int
+    params: int
+
+
+class StripeCourse:
+    """Decides which stripes are gone, for the methods that train with fewer and fewer of them.
+
+    A branch that ends in nothing known to scale it is never emptied, as it could not be silenced.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        *,
+        threshold: float,
+        budget: str | Budget | None,
+        ramp: int,
+        every: int,
+        revival: bool,
+        keep: Iterable[Named],
+        floor: float,
+        after: Plan | None,
+    ) -> None:
+        _check(threshold, ramp, every)
+        layers = keeping(anatomy, find_stripes(anatomy), keep)
+        if not layers.free:
+            raise no_layer_free(layers)
+        self.frame = Frame(anatomy, layers, after, silenced=True)
+        self.layers: tuple[StripeLayer, ...] = tuple(
+            x for x in layers.free if x.name in self.frame.start
+        )
+        self.threshold, self.revival, self.floor = threshold, revival, checked_floor(floor)
+        self.ramp, self.every = ramp, every
+        self.budget = _counted(budget)
+        self.over = self.budget is None
+        self.history: list[Moment] = []
+        self.masks: dict[str, StripeMask] = dict(self.frame.start)
+        self.tensors: list[Tensor] = []
+        self._silent: list[tuple[nn.Parameter, Tensor]] = []
+        self._above: Tensor | None = None
+        if self.budget is not None:
+            self._whole = self.frame.cost(self.frame.start, self.budget.target)
+            asked = self.budget.limit(self.frame.whole(self.budget.target))
+            self._limit = 1 / asked if is_speedup(self.budget.target) else asked
+            ones = {x.name: np.ones(x.size) for x in self.layers}
+            within(self.frame, ones, self.budget, self.floor)  # or it is out of reach
+        self._settle(dict(self.frame.start))
+
+    # ------------------------------------------------------------ deciding
+
+    def due(self, step: int) -> bool:
+        """Whether the threshold is to be raised after this step."""
+        return not self.over and (step + 1) % self.every == 0
+
+    def turn(self, values: Sequence[Tensor], step: int) -> None:
+        """Decide anew after a step, by the values of all stripes of each layer."""
+        if self.due(step):
+            self._raise(values, step)
+        elif self._changed(values):
+            self._settle(self._chosen(values).masks)
+        if (step + 1) % self.every == 0:
+            self.history.append(self._moment(step))
+
+    def _changed(self, values: Sequence[Tensor]) -> bool:
+        """Whether any stripe has fallen to the threshold or, if that may be, risen above it."""
+        now, before = self._those_above(values), self._above
+        if before is not None and not self.revival:
+            now &= before
+        self._above = now
+        return before is None or not torch.equal(now, before)
+
+    def _those_above(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.cat([v.detach().flatten() for v in values]) > self.threshold
+
+    def _chosen(self, values: Sequence[Tensor], threshold: float | None = None) -> Chosen:
+        line = self.threshold if threshold is None else threshold
+        return above(self.frame, self._arrays(values), line, self.floor)
+
+    def _raise(self, values: Sequence[Tensor], step: int) -> None:
+        assert self.budget is not None
+        done = min(1.0, (step + 1) / self.ramp)
+        limit = self._limit + (self._whole - self._limit) * (1 - done) ** 3
+        chosen = within(
+            self.frame, self._arrays(values), self.budget, self.floor,
+            least=self.threshold, limit=limit,
+        )  # fmt: skip
+        self.threshold, self.over = chosen.threshold, done >= 1.0
+        self._above = self._those_above(values)
+        self._settle(chosen.masks)
+
+    def _arrays(self, values: Sequence[Tensor]) -> dict[str, Array]:
+        """Return the values as arrays, those of stripes that may not come back lowest of all."""
+        found: dict[str, Array] = {}
+        for layer, value in zip(self.layers, values, strict=True):
+            mine = value.detach().double().cpu().numpy().reshape(-1)
+            found[layer.name] = (
+                mine if self.revival else np.where(self.masks[layer.name].reshape(-1), mine, 0.0)
+            )
+        return found
+
+    def _settle(self, masks: dict[str, StripeMask]) -> None:
+        """Take masks for what is to be, and work out what is silent with them."""
+        self.masks = masks
+        device = next(iter(self.frame.anatomy.parameters.values())).device
+        self.tensors = [
+            torch.from_numpy(masks[x.name]).to(device, torch.float32).view(-1, *x.kernel)
+            for x in self.layers
+        ]
+        self._silent = list(self._silenced(masks))
+
+    def _silenced(self, masks: dict[str, StripeMask]) -> Iterable[tuple[nn.Parameter, Tensor]]:
+        """Yield what scales and shifts dead filters and branches, each with its mask."""
+        anatomy, following = self.frame.anatomy, self.frame.following
+        found: dict[int, tuple[nn.Parameter, Tensor]] = {}
+
+        def mask_of(name: str) -> Tensor:
+            tensor = anatomy.parameters[name]
+            kept = found.setdefault(id(tensor), (tensor, torch.ones_like(tensor.detach())))
+            return kept[1]
+
+        branches = following.dead_branches(masks)
+        for name in (n for b in branches for n in b.ends):
+            mask_of(name).zero_()
+        for group, alive in following.alive(masks, [b.drop for b in branches]).items():
+            for part in vectors(anatomy, anatomy.by_name[group]):
+                dead = torch.from_numpy(np.flatnonzero(~alive))
+                mask = mask_of(part.member.tensor)
+                part.of(mask).index_fill_(0, dead.to(mask.device), 0)
+        return found.values()
+
+    # ------------------------------------------------------------ holding
+
+    @torch.no_grad()
+    def silence_(self) -> None:
+        """Set to zero what scales and shifts filters and branches that are dead."""
+        _multiply_(list(self._silent))
+
+    @torch.no_grad()
+    def silence_gradients_(self) -> None:
+        """Keep the gradients of the same from the optimizer."""
+        _multiply_([(t.grad, mask) for t, mask in self._silent if t.grad is not None])
+
+    # ------------------------------------------------------------ the end
+
+    def finish(self, values: Sequence[Tensor]) -> list[str]:
+        """Decide for the last time; return what is to be said of it."""
+        notes: list[str] = []
+        if not self.over:
+            assert self.budget is not None
+            left = sum(int(m.sum()) for m in self.masks.values())
+            chosen = within(
+                self.frame, self._arrays(values), self.budget, self.floor, least=self.threshold
+            )
+            self.threshold = chosen.threshold
+            self._settle(chosen.masks)
+            now = sum(int(m.sum()) for m in self.masks.values())
+            notes.append(
+                f"training ended before the budget was met; {left - now} stripes are cut at once"
+            )
+        elif self._changed(values):
+            self._settle(self._chosen(values).masks)
+        return notes
+
+    def plan(self, made_by: dict[str, Any], notes: Iterable[str]) -> Plan:
+        """Return the plan of what is left."""
+        made: dict[str, Any] = {
+            "threshold": self.threshold, "floor": self.floor, "revival": self.revival,
+        }  # fmt: skip
+        if self.budget is not None:
+            target = self.budget.target
+            whole = self.frame.whole(target)
+            made |= {
+                "budget": str(self.budget), "limit": self.budget.limit(whole), "whole": whole,
+                "reached": self.frame.amount(self.masks, target),
+                "ramp": self.ramp, "every": self.every,
+            }  # fmt: skip
+        dead = [b.drop.name for b in self.frame.following.dead_branches(self.masks)]
+        said = list(notes)
+        if dead:
+            said.append(f"a convolution of {', '.join(dead)} has no stripe left: the block goes")
+        return self.frame.plan(self.masks, made_by | made | {"notes": said})
+
+    def _moment(self, step: int) -> Moment:
+        masks = self.masks
+        left = sum(int(m.sum()) for m in masks.values())
+        costs = [int(self.frame.amount(masks, t)) for t in ("macs", "params")]
+        return Moment(step, self.threshold, left, costs[0], costs[1])
+
+    # ------------------------------------------------------------ going on
+
+    def about(self) -> dict[str, str]:
+        """Describe what decides how the course goes."""
+        start = None if self.budget is not None else self.threshold
+        return {
+            "budget": str(self.budget), "threshold": str(start), "ramp": str(self.ramp),
+            "every": str(self.every), "revival": str(self.revival), "floor": str(self.floor),
+            "layers": ", ".join(x.name for x in self.layers),
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is gone, and how far the threshold has been raised."""
+        return {
+            "threshold": self.threshold, "over": self.over,
+            "masks": {n: torch.from_numpy(m.copy()) for n, m in self.masks.items()},
+            "history": [asdict(m) for m in self.history],
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.threshold, self.over, self._above = state["threshold"], state["over"], None
+        self.history = [Moment(**m) for m in state["history"]]
+        self._settle({n: t.cpu().numpy().astype(np.bool_) for n, t in state["masks"].items()})
+
+
+def _multiply_(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    if pairs:
+        torch._foreach_mul_([t for t, _ in pairs], [m.to(t) for t, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _counted(budget: str | Budget | None) -> Budget | None:
+    if budget is None:
+        return None
+    found = as_budget(budget)
+    if is_measured(found.target):
+        message = (
+            "a latency can't be the budget of stripes: how a layer is executed is chosen by "
+            "measurement once they are cut. Ask for macs=... or params=..."
+        )
+        raise BudgetError(message)
+    return found
+
+
+def _check(threshold: float, ramp: int, every: int) -> None:
+    if not threshold >= 0:
+        message = f"threshold is a number of at least 0, got {threshold!r}"
+        raise SelectionError(message)
+    for name, value in (("ramp", ramp), ("every", every)):
+        if type(value) is not int or value < 1:
+            message = f"{name} is a number of steps, at least 1, got {value!r}"
+            raise SelectionError(message)

@@ -1,0 +1,117 @@
+"""Group lasso on stripes: what the filter skeleton is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tonsor.anatomy import Anatomy
+from tonsor.errors import SelectionError
+from tonsor.methods.checks import check_about, check_live, check_maskable, check_same
+from tonsor.methods.swp.course import Moment, StripeCourse
+from tonsor.plans import Plan
+from tonsor.select.budget import Budget
+from tonsor.select.names import Named
+from tonsor.train.method import Method
+
+_LEAST = 1e-12  # the norm of a stripe that is zero has no gradient; it is taken for zero
+
+
+class StripeLasso(Method):
+    """Pulls the norm of every stripe towards zero, and cuts those that come near it.
+
+    The loss gets `alpha` times the sum of the Euclidean norms of all stripes (Wen et al., 2016).
+    Stripes whose norm is not above `threshold` are set to zero with their gradients. The other
+    options are those of `FilterSkeleton`, whose comparator it is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        anatomy: Anatomy,
+        *,
+        alpha: float = 1e-4,
+        threshold: float = 0.01,
+        budget: str | Budget | None = None,
+        ramp: int = 1000,
+        every: int = 50,
+        revival: bool = True,
+        keep: Iterable[Named] = (),
+        floor: float = 1,
+        after: Plan | None = None,
+    ) -> None:
+        check_same(model, anatomy)
+        check_maskable(anatomy.model)
+        if not alpha >= 0:
+            message = f"alpha is the weight of the penalty, at least 0, got {alpha!r}"
+            raise SelectionError(message)
+        self.alpha = float(alpha)
+        self.course = StripeCourse(
+            anatomy, threshold=threshold, budget=budget, ramp=ramp, every=every, revival=revival,
+            keep=keep, floor=floor, after=after,
+        )  # fmt: skip
+        self._weights = [anatomy.parameters[x.weight] for x in self.course.layers]
+        self._looked = False
+        if after is not None:
+            with torch.no_grad():
+                self._zero()
+
+    @property
+    def history(self) -> tuple[Moment, ...]:
+        """What has come of it, now and then."""
+        return tuple(self.course.history)
+
+    def _norms(self) -> list[Tensor]:
+        return [w.detach().norm(dim=1) for w in self._weights]
+
+    @torch.no_grad()
+    def before_step(self, step: int) -> None:
+        """Add the penalty to the gradients, and take away those of what is gone."""
+        if not self._looked:
+            check_live(self.course.frame.anatomy)
+            self._looked = True
+        for weight, norm in zip(self._weights, self._norms(), strict=True):
+            if weight.grad is not None:
+                pull = weight.detach() / norm.clamp_min(_LEAST).unsqueeze(1)
+                weight.grad.add_(pull, alpha=self.alpha)
+        self._hold([w.grad for w in self._weights])
+        self.course.silence_gradients_()
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Set to zero what is not above the threshold now, and what is silent with it."""
+        self.course.turn(self._norms(), step)
+        self._zero()
+
+    def _zero(self) -> None:
+        self._hold(list(self._weights))
+        self.course.silence_()
+
+    def _hold(self, tensors: list[Tensor | None]) -> None:
+        pairs = [(t, m) for t, m in zip(tensors, self.course.tensors, strict=True) if t is not None]
+        if pairs:
+            torch._foreach_mul_([t for t, _ in pairs], [m.unsqueeze(1).to(t) for t, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
+
+    @torch.no_grad()
+    def finish(self) -> Plan:
+        """Return what is to be cut, which is zero already."""
+        notes = self.course.finish(self._norms())
+        self._zero()
+        return self.course.plan({"method": "lasso", "alpha": self.alpha}, notes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is gone, and how far the threshold has been raised."""
+        return {"about": self._about(), **self.course.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; the model is masked as it was then."""
+        check_about(state["about"], self._about())
+        self.course.load_state_dict(state)
+        self._zero()
+
+    def _about(self) -> dict[str, str]:
+        return self.course.about() | {"alpha": str(self.alpha)}
