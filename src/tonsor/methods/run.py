@@ -22,6 +22,7 @@ from tonsor.train.calibrate import calibrate
 from tonsor.train.data import Batches, Source, Splits
 from tonsor.train.evaluate import evaluate
 from tonsor.train.loop import fit
+from tonsor.train.method import Method
 from tonsor.train.recipe import Recipe
 from tonsor.train.result import Result, write_result
 
@@ -66,15 +67,43 @@ def prune_while_training(
     criterion that has to look at data gets that of the training split, without augmentation,
     unless there are other `batches`. The rest is as in `fit` and `Gradual`.
     """
+    if batches is None and _looks_at_batches(by):
+        batches = plain_batches(splits.train, splits, recipe, device, shuffle=True)
+    method = method_for(
+        model, anatomy, schedule=schedule, budget=budget, by=by, batches=batches, **options
+    )
+    return train_and_cut(
+        model, method, splits, recipe, folder=folder, resume=resume, teacher=teacher,
+        recalibrate=recalibrate, verify=verify, device=device, save_every=save_every,
+        log_every=log_every, board=board, quiet=quiet,
+    )  # fmt: skip
+
+
+def train_and_cut(
+    model: nn.Module,
+    method: Method,
+    splits: Splits,
+    recipe: Recipe,
+    *,
+    folder: str | Path,
+    resume: bool = False,
+    teacher: nn.Module | None = None,
+    recalibrate: int = 0,
+    verify: bool = True,
+    device: str | None = None,
+    save_every: int = 1000,
+    log_every: int = 10,
+    board: bool = True,
+    quiet: bool = False,
+) -> tuple[nn.Module, Result, Plan]:
+    """Train a model in place with a method that prunes, and cut what that says at the end.
+
+    What is returned, and what is written, is as `prune_while_training` has it.
+    """
     notes: list[str] = []
     if recipe.choose != "last":
         recipe = recipe.but(choose="last")
         notes.append("the last weights are taken, for those of earlier epochs have lost less")
-    if batches is None and _looks_at_batches(by):
-        batches = _plain(splits.train, splits, recipe, device, shuffle=True)
-    method = method_for(
-        model, anatomy, schedule=schedule, budget=budget, by=by, batches=batches, **options
-    )
     result = fit(
         model, splits, recipe, folder=folder, resume=resume, teacher=teacher, method=method,
         device=device, save_every=save_every, log_every=log_every, board=board, quiet=quiet,
@@ -84,8 +113,9 @@ def prune_while_training(
     slim = decided.apply(model, verify=verify)
     where = str(next(model.parameters()).device)
     if recalibrate:
-        calibrate(slim, _plain(splits.train, splits, recipe, where, shuffle=True), recalibrate)
-    final = evaluate(slim, _plain(splits.test, splits, recipe, where, shuffle=False))
+        shown = plain_batches(splits.train, splits, recipe, where, shuffle=True)
+        calibrate(slim, shown, recalibrate)
+    final = evaluate(slim, plain_batches(splits.test, splits, recipe, where, shuffle=False))
     notes += decided.made_by.get("notes", ())
     result = replace(result, final=final, notes=(*result.notes, *notes))
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
@@ -100,9 +130,10 @@ def _looks_at_batches(by: str | Scores) -> bool:
     return found.reads_data and found.needs not in TRAINED
 
 
-def _plain(
+def plain_batches(
     source: Source, splits: Splits, recipe: Recipe, device: str | None, *, shuffle: bool
 ) -> Batches:
+    """Return the images of a split as they are, without augmentation."""
     return Batches(
         source, size=recipe.batch, mean=splits.mean, std=splits.std, shuffle=shuffle,
         seed=recipe.seed, device=device or "cpu", channels_last=recipe.channels_last,

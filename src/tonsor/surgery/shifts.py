@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -37,9 +37,13 @@ def added_up(
 ) -> Tensor:  # fmt: skip
     """Add stripes up in place, in parts of the batch that stay near the processor."""
     sizes = _sizes(x, kernel, stride, dilation, pads)
-    start = x.new_zeros(1) if bias is None else bias.to(x.dtype)
+    kind = _kind(x)
+    start = x.new_zeros(1, dtype=kind) if bias is None else bias.to(kind)
     shape = (len(x), out_channels, *sizes)
-    out = start.view(1, -1, *[1] * len(sizes)).expand(shape).contiguous()
+    # A copy even where one sample has one place only, or the bias itself would be added to.
+    out = start.view(1, -1, *[1] * len(sizes)).expand(shape).clone(
+        memory_format=torch.contiguous_format
+    )  # fmt: skip
     for remainder, spots in _by_remainder(counts, kernel, stride, dilation, pads).items():
         part = x[(..., *(slice(r, None, s) for r, s in zip(remainder, stride, strict=True)))]
         spots = [s for s in spots if _meets(s, sizes, part.shape[2:])]
@@ -47,9 +51,7 @@ def added_up(
             continue
         low, high = _range(spots, sizes, part.shape[2:])
         part = part[(..., *map(slice, low, high))]
-        ours = weight if len(spots) == len(counts) else torch.cat(
-            [weight[s.first : s.stop] for s in spots]
-        )  # fmt: skip
+        ours = _rows(weight, spots)
         many = _many(part, len(ours))
         for begin in range(0, len(x), many):
             given = _pointwise(part[begin : begin + many], ours)
@@ -90,8 +92,22 @@ def gathered(
             out = shifted if out is None else out + shifted
             at += some
     if out is None:
-        out = x.new_zeros(len(x), out_channels, *sizes)
-    return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes))
+        out = x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x))
+    return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes)).to(out.dtype)
+
+
+def _kind(x: Tensor) -> torch.dtype:
+    """Return the type that a convolution of this would have."""
+    device = x.device.type
+    lowered = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if lowered else x.dtype
+
+
+def _rows(weight: Tensor, spots: Sequence[_Spot]) -> Tensor:
+    """Return the stripes of some positions; where they lie one after the other, as they lie."""
+    if all(a.stop == b.first for a, b in pairwise(spots)):
+        return weight[spots[0].first : spots[-1].stop]
+    return torch.cat([weight[s.first : s.stop] for s in spots])
 
 
 def _sizes(

@@ -54,21 +54,25 @@ class StripeConv(nn.Module):
         self.stride, self.dilation = self._each(stride), self._each(dilation)
         self.padding = padding if isinstance(padding, str) else self._each(padding)
         self.padding_mode = padding_mode
-        # In the order in which they are held: position after position, at each filter after filter.
-        positions, filters = (a.astype(np.int64) for a in np.nonzero(mask.T))
-        self.counts = tuple(np.bincount(positions, minlength=mask.shape[1]).tolist())
-        shape = (out_channels, *self.kernel_size)
-        kept = torch.from_numpy(mask.copy()).view(shape)
-        self.register_buffer("kept", kept.to(device))
-        where = torch.from_numpy(filters * mask.shape[1] + positions)
-        self.register_buffer("place", where.to(device), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters).to(device), persistent=False)
+        self._mask = np.array(mask, dtype=np.bool_)
+        self.counts = tuple(self._mask.sum(axis=0).tolist())
         made: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight = nn.Parameter(torch.empty(len(filters), in_channels // groups, **made))
+        self.weight = nn.Parameter(torch.empty(sum(self.counts), in_channels // groups, **made))
         self.bias = nn.Parameter(torch.empty(out_channels, **made)) if bias else None
+        self._say_where(self.weight.device)
         self.run: Execution = run or self._likely()
-        self._filled: tuple[Any, ...] | None = None
+        self._filled = _Filled()
         self.reset_parameters()
+
+    def _say_where(self, device: torch.device) -> None:
+        """Hold on a device which stripes there are, and where those go that are held."""
+        # In the order in which they are held: position after position, at each filter after filter.
+        positions, filters = (torch.from_numpy(a) for a in np.nonzero(self._mask.T))
+        kept = torch.from_numpy(self._mask.copy()).view(self.out_channels, *self.kernel_size)
+        place = filters * self._mask.shape[1] + positions
+        self.register_buffer("kept", kept.to(device))
+        self.register_buffer("place", place.to(device), persistent=False)
+        self.register_buffer("filters", filters.to(device), persistent=False)
 
     def _each(self, value: Sequence[int] | int) -> tuple[int, ...]:
         return (value,) * self.rank if isinstance(value, int) else tuple(value)
@@ -86,10 +90,10 @@ class StripeConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
-        if x.dim() == self.rank + 1:  # one sample alone, as convolutions take it too
-            return self.forward(x.unsqueeze(0)).squeeze(0)
         if self.training or self.groups > 1 or self.run == "dense":
             return self._as_dense(x)
+        if x.dim() == self.rank + 1:  # one sample alone, as convolutions take it too
+            return self._by_stripes(x.unsqueeze(0)).squeeze(0)
         return self._by_stripes(x)
 
     # ------------------------------------------------------------ dense
@@ -126,20 +130,30 @@ class StripeConv(nn.Module):
         if self.training or torch.is_grad_enabled() or _watched() or not _plain(weight):
             filled = self.dense_weight()
             return filled if last else filled.contiguous()
-        about = (weight._version, weight.data_ptr(), weight.dtype, last)
-        if self._filled is None or self._filled[0] is not weight or self._filled[1] != about:
-            filled = self.dense_weight()
-            self._filled = (weight, about, filled if last else filled.contiguous())
-        return self._filled[2]
+        known = self._filled.of(weight, last)
+        if known is None:
+            known = self.dense_weight() if last else self.dense_weight().contiguous()
+            self._filled.keep(weight, last, known)
+        return known
 
     def train(self, mode: bool = True) -> StripeConv:
         """Set the mode."""
-        self._filled = None
+        self._filled.drop()
         return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> StripeConv:
+        """Move or convert tensors, as `.to` does; where stripes go is said anew, and is right even
+        after `to_empty`."""
+        super()._apply(fn, recurse)
+        self._filled.drop()
+        self._say_where(self.weight.device)
+        return self
 
     # ------------------------------------------------------------ stripe by stripe
 
     def _by_stripes(self, x: Tensor) -> Tensor:
+        if not self._fits(x):
+            return self._as_dense(x)  # where torch says in its own words what is wrong
         pads = self._pads
         if self.padding_mode != "zeros":
             x, pads = self._padded(x), [(0, 0)] * self.rank
@@ -148,6 +162,16 @@ class StripeConv(nn.Module):
             x, self.weight, self.bias, self.filters, self.counts, kernel=self.kernel_size,
             stride=self.stride, dilation=self.dilation, pads=pads, out_channels=self.out_channels,
         )  # fmt: skip
+
+    def _fits(self, x: Tensor) -> bool:
+        """Whether a convolution takes this input."""
+        if x.dim() != self.rank + 2 or x.shape[1] != self.in_channels:
+            return False
+        spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return x.dtype == self.weight.dtype and all(
+            n > 0 and n + sum(pad) > span
+            for n, pad, span in zip(x.shape[2:], self._pads, spans, strict=True)
+        )
 
     # ------------------------------------------------------------ padding
 
@@ -185,10 +209,15 @@ class StripeConv(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any
     ) -> None:
         found = state_dict.get(f"{prefix}kept")
-        differs = found is not None and (
-            found.shape != self.kept.shape or not torch.equal(found.to(self.kept), self.kept)
+        differs = (
+            found is not None
+            and not found.is_meta
+            and (
+                found.shape != self.kept.shape
+                or not np.array_equal(found.cpu().numpy().reshape(self._mask.shape), self._mask)
+            )
         )
-        if differs and not self.kept.is_meta:
+        if differs:
             message = (
                 f"'{prefix.rstrip('.')}' holds other stripes than those that were saved; apply the "
                 "plan of the saved model, or use tonsor.load"
@@ -197,6 +226,9 @@ class StripeConv(nn.Module):
             errors.append(message)
             return
         super()._load_from_state_dict(state_dict, prefix, *rest, **more)
+        self._filled.drop()
+        if self.place.device != self.weight.device:  # weights were put in the place of meta ones
+            self._say_where(self.weight.device)
 
 
 class StripeConv1d(StripeConv):
@@ -227,6 +259,42 @@ class StripeConv3d(StripeConv):
     """A convolution along three dimensions that holds only some of its stripes."""
 
     rank = 3
+
+
+class _Filled:
+    """A weight that was filled in, for as long as what it was filled from is the same.
+
+    It is no part of the layer: copies and files of that start without.
+    """
+
+    __slots__ = ("_about", "_filled")
+
+    def __init__(self) -> None:
+        self.drop()
+
+    def of(self, weight: Tensor, last: bool) -> Tensor | None:
+        """Return what was filled in from a weight, unless that is another now."""
+        about, filled = self._about, self._filled
+        same = about is not None and about[0] is weight and about[2] == _state(weight, last)
+        return filled if same else None
+
+    def keep(self, weight: Tensor, last: bool, filled: Tensor) -> None:
+        """Keep what was filled in."""
+        # The memory is held on to, so that no other weight can come to lie where this one lay.
+        self._about = (weight, weight.detach(), _state(weight, last))
+        self._filled = filled
+
+    def drop(self) -> None:
+        """Forget it."""
+        self._about: tuple[Any, ...] | None = None
+        self._filled: Tensor | None = None
+
+    def __reduce__(self) -> tuple[type[_Filled], tuple[()]]:
+        return _Filled, ()
+
+
+def _state(weight: Tensor, last: bool) -> tuple[Any, ...]:
+    return weight._version, weight.data_ptr(), weight.dtype, weight.shape, weight.stride(), last
 
 
 def striped(conv: nn.Module, mask: StripeMask, run: Execution | Literal[""] = "") -> StripeConv:
@@ -276,8 +344,11 @@ def _watched() -> bool:
 
 
 def _taken_down() -> bool:
-    """Whether what is run now is being made into a graph."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing()
+    """Whether what is run now is made into a graph, or runs under a transform such as `vmap`."""
+    return (
+        torch.compiler.is_compiling() or torch._C._is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )  # fmt: skip
 
 
 def _plain(weight: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_as_if_all_embeddings_were_kept(case: str, kind: str) -> None:
         assert found.values == pytest.approx(values)
     else:
         steps = list(found.curve.values())
-        apart = [b - a for a, b in zip(steps[:-1], steps[1:], strict=True)]
+        apart = [b - a for a, b in pairwise(steps)]
         assert list(found.values.values())[1:] == pytest.approx(apart)
     assert len(set(curve.values())) > 3
     right = torch.cat([net(x).argmax(1) == y for x, y in judged])
