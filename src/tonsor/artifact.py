@@ -26,7 +26,7 @@ from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
 from tonsor.surgery.dropping import drop_blocks, gone, staying
 from tonsor.surgery.slice import cut_tensor, replace_parameter
-from tonsor.surgery.stripe_conv import write_stripes_
+from tonsor.surgery.stripe_conv import OWN, write_stripes_
 from tonsor.surgery.striping import left_shape, stripe_layers, stripes_in
 from tonsor.types import Cut
 
@@ -96,7 +96,7 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
                 "later.rebase(earlier)."
             )
             raise PlanError(message)
-    for name in found.keys() - {_kept_of(n) for n in cut.stripes}:
+    for name in found.keys() - {f"{n.removesuffix('weight')}{b}" for n in cut.stripes for b in OWN}:
         if name not in plan.fingerprint or gone(plan.drops, name):
             message = f"the model has a tensor '{name}' that the plan knows nothing of"
             raise PlanError(message)

@@ -44,6 +44,7 @@ def added_up(
     out = start.view(1, -1, *[1] * len(sizes)).expand(shape).clone(
         memory_format=torch.contiguous_format
     )  # fmt: skip
+    read = False
     for remainder, spots in _by_remainder(counts, kernel, stride, dilation, pads).items():
         part = x[(..., *(slice(r, None, s) for r, s in zip(remainder, stride, strict=True)))]
         spots = [s for s in spots if _meets(s, sizes, part.shape[2:])]
@@ -55,7 +56,7 @@ def added_up(
         many = _many(part, len(ours))
         for begin in range(0, len(x), many):
             given = _pointwise(part[begin : begin + many], ours)
-            into, at = out[begin : begin + many], 0
+            into, at, read = out[begin : begin + many], 0, True
             for spot in spots:
                 here, there = _windows(spot, low, sizes, high)
                 some = spot.stop - spot.first
@@ -64,7 +65,7 @@ def added_up(
                     1, rows, given[(slice(None), slice(at, at + some), *there)]
                 )
                 at += some
-    return out
+    return out if read else _reached(out, x, weight)
 
 
 def gathered(
@@ -92,15 +93,27 @@ def gathered(
             out = shifted if out is None else out + shifted
             at += some
     if out is None:
-        out = x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x))
+        out = _reached(x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x)), x, weight)
     return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes)).to(out.dtype)
+
+
+def _reached(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Give zeros for gradients to what nothing was read of, as a convolution does."""
+    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        return out
+    return out + (x[:0].sum() + weight[:0].sum()).to(out.dtype)
 
 
 def _kind(x: Tensor) -> torch.dtype:
     """Return the type that a convolution of this would have."""
+    lowered = autocast(x) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if lowered else x.dtype
+
+
+def autocast(x: Tensor) -> bool:
+    """Whether convolutions choose their precision themselves."""
     device = x.device.type
-    lowered = torch.is_autocast_enabled(device) and x.dtype != torch.float64
-    return torch.get_autocast_dtype(device) if lowered else x.dtype
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _rows(weight: Tensor, spots: Sequence[_Spot]) -> Tensor:

@@ -17,10 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tonsor.errors import SurgeryError
 from tonsor.stripes import Execution, StripeMask
-from tonsor.surgery.shifts import added_up, gathered
+from tonsor.surgery.shifts import added_up, autocast, gathered
 
+OWN = ("kept", "place", "filters")  # what such a layer holds that a convolution has not
 _WIDE, _FEW = 64, 0.5  # from so many inputs on, and up to this share of stripes, they are faster
+_CORE: Any = torch._C
 
 
 class StripeConv(nn.Module):
@@ -55,6 +58,13 @@ class StripeConv(nn.Module):
         self.padding = padding if isinstance(padding, str) else self._each(padding)
         self.padding_mode = padding_mode
         self._mask = np.array(mask, dtype=np.bool_)
+        whole = (out_channels, math.prod(self.kernel_size))
+        if self._mask.shape != whole:
+            message = (
+                f"the mask of {whole[0]} filters with a kernel of {self.kernel_size} has the shape "
+                f"{whole}, [filter, position], but {self._mask.shape} was given"
+            )
+            raise SurgeryError(message)
         self.counts = tuple(self._mask.sum(axis=0).tolist())
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.empty(sum(self.counts), in_channels // groups, **made))
@@ -168,7 +178,8 @@ class StripeConv(nn.Module):
         if x.dim() != self.rank + 2 or x.shape[1] != self.in_channels:
             return False
         spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        return x.dtype == self.weight.dtype and all(
+        alike = x.dtype == self.weight.dtype or autocast(x)
+        return alike and all(
             n > 0 and n + sum(pad) > span
             for n, pad, span in zip(x.shape[2:], self._pads, spans, strict=True)
         )
@@ -340,14 +351,14 @@ def mask_stripes_(weight: Tensor, mask: StripeMask) -> None:
 
 def _watched() -> bool:
     """Whether somebody looks at every operator, to whom a weight made before would be unknown."""
-    return _taken_down() or torch._C._len_torch_dispatch_stack() > 0
+    return _taken_down() or _CORE._len_torch_dispatch_stack() > 0
 
 
 def _taken_down() -> bool:
     """Whether what is run now is made into a graph, or runs under a transform such as `vmap`."""
     return (
-        torch.compiler.is_compiling() or torch._C._is_tracing()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        torch.compiler.is_compiling() or _CORE._is_tracing()
+        or _CORE._functorch.peek_interpreter_stack() is not None
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Which stripes are gone at each moment of a training, and what is silent with them.
 
 Every stripe has a value: its number in the skeleton, or the norm of its weights. What is not above
-the threshold is gone. The threshold is given, or it is raised bit by bit so that the cost of what
-is left comes down to a budget.
+the threshold is gone. The threshold is given, or it is found anew now and then so that the cost of
+what is left comes down to a budget; what has gone by then stays gone.
 """
 
 from __future__ import annotations
@@ -87,15 +87,15 @@ class StripeCourse:
     # ------------------------------------------------------------ deciding
 
     def due(self, step: int) -> bool:
-        """Whether the threshold is to be raised after this step."""
+        """Whether the threshold is to be found anew after this step."""
         return not self.over and (step + 1) % self.every == 0
 
     def turn(self, values: Sequence[Tensor], step: int) -> None:
         """Decide anew after a step, by the values of all stripes of each layer."""
         if self.due(step):
-            self._raise(values, step)
-        elif self._changed(values):
-            self._settle(self._chosen(values).masks)
+            self._find(values, step)
+        elif self.budget is None and self._changed(values):
+            self._settle(above(self.frame, self._arrays(values), self.threshold, self.floor).masks)
         if (step + 1) % self.every == 0:
             self.history.append(self._moment(step))
 
@@ -110,29 +110,30 @@ class StripeCourse:
     def _those_above(self, values: Sequence[Tensor]) -> Tensor:
         return torch.cat([v.detach().flatten() for v in values]) > self.threshold
 
-    def _chosen(self, values: Sequence[Tensor], threshold: float | None = None) -> Chosen:
-        line = self.threshold if threshold is None else threshold
-        return above(self.frame, self._arrays(values), line, self.floor)
-
-    def _raise(self, values: Sequence[Tensor], step: int) -> None:
+    def _find(self, values: Sequence[Tensor], step: int) -> None:
         assert self.budget is not None
         done = min(1.0, (step + 1) / self.ramp)
         limit = self._limit + (self._whole - self._limit) * (1 - done) ** 3
+        self._settle(self._within(values, limit).masks)
+        self.over = done >= 1.0
+
+    def _within(self, values: Sequence[Tensor], limit: float | None = None) -> Chosen:
+        """Choose among the stripes that are left, by the threshold that leaves so much."""
+        assert self.budget is not None
         chosen = within(
-            self.frame, self._arrays(values), self.budget, self.floor,
-            least=self.threshold, limit=limit,
-        )  # fmt: skip
-        self.threshold, self.over = chosen.threshold, done >= 1.0
-        self._above = self._those_above(values)
-        self._settle(chosen.masks)
+            self.frame, self._arrays(values), self.budget, self.floor, least=0.0, limit=limit
+        )
+        self.threshold = chosen.threshold
+        return chosen
 
     def _arrays(self, values: Sequence[Tensor]) -> dict[str, Array]:
-        """Return the values as arrays, those of stripes that may not come back lowest of all."""
+        """Return the values as arrays, zero for stripes that may not come back."""
         found: dict[str, Array] = {}
         for layer, value in zip(self.layers, values, strict=True):
             mine = value.detach().double().cpu().numpy().reshape(-1)
+            back = self.revival and self.budget is None
             found[layer.name] = (
-                mine if self.revival else np.where(self.masks[layer.name].reshape(-1), mine, 0.0)
+                mine if back else np.where(self.masks[layer.name].reshape(-1), mine, 0.0)
             )
         return found
 
@@ -184,19 +185,12 @@ class StripeCourse:
         """Decide for the last time; return what is to be said of it."""
         notes: list[str] = []
         if not self.over:
-            assert self.budget is not None
             left = sum(int(m.sum()) for m in self.masks.values())
-            chosen = within(
-                self.frame, self._arrays(values), self.budget, self.floor, least=self.threshold
-            )
-            self.threshold = chosen.threshold
-            self._settle(chosen.masks)
+            self._settle(self._within(values).masks)
             now = sum(int(m.sum()) for m in self.masks.values())
             notes.append(
                 f"training ended before the budget was met; {left - now} stripes are cut at once"
             )
-        elif self._changed(values):
-            self._settle(self._chosen(values).masks)
         return notes
 
     def plan(self, made_by: dict[str, Any], notes: Iterable[str]) -> Plan:
@@ -236,7 +230,7 @@ class StripeCourse:
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is gone, and how far the threshold has been raised."""
+        """Return what is gone, and the threshold by which it went."""
         return {
             "threshold": self.threshold, "over": self.over,
             "masks": {n: torch.from_numpy(m.copy()) for n, m in self.masks.items()},

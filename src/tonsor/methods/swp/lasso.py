@@ -103,7 +103,7 @@ class StripeLasso(Method):
         return self.course.plan({"method": "lasso", "alpha": self.alpha}, notes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is gone, and how far the threshold has been raised."""
+        """Return what is gone, and the threshold by which it went."""
         return {"about": self._about(), **self.course.state_dict()}
 
     @torch.no_grad()

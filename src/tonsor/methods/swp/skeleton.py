@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+Start = Literal["ones", "norms"]
+_LEAST = 1e-3  # of the mean norm; what a stripe that is next to nothing is taken to have
+
 
 class Skeleton(nn.Module):
     """Multiplies every stripe of a weight by a number of its own, which is trained.
+
+    The numbers start as ones, or as the norms of the stripes over the mean norm of the layer. The
+    weight is divided by them at first, so that nothing changes until they are trained.
 
     >>> conv = nn.Conv2d(8, 16, 3)
     >>> insert(conv).skeleton.shape
@@ -20,26 +26,35 @@ class Skeleton(nn.Module):
     'Conv2d'
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, start: Start = "ones") -> None:
         super().__init__()
-        ones = torch.ones(
-            weight.shape[0], *weight.shape[2:], device=weight.device, dtype=weight.dtype
-        )
-        self.skeleton = nn.Parameter(ones)
+        self.skeleton = nn.Parameter(_begun(weight.detach(), start))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Multiply."""
         return weight * self.skeleton.unsqueeze(1)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Divide."""
+        return weight / self.skeleton.detach().unsqueeze(1)
 
     def extra_repr(self) -> str:
         """Say how many stripes are not zero."""
         return f"{int(torch.count_nonzero(self.skeleton))}/{self.skeleton.numel()}"
 
 
-def insert(conv: nn.Module) -> Skeleton:
-    """Give a convolution a skeleton of ones, which changes nothing until it is trained."""
+def _begun(weight: Tensor, start: Start) -> Tensor:
+    norms = weight.norm(dim=1)
+    mean = norms.mean()
+    if start == "ones" or not mean > 0:
+        return torch.ones_like(norms)
+    return (norms / mean).clamp_min(_LEAST)
+
+
+def insert(conv: nn.Module, start: Start = "ones") -> Skeleton:
+    """Give a convolution a skeleton, which changes nothing until it is trained."""
     given: Any = conv
-    skeleton = Skeleton(given.weight)
+    skeleton = Skeleton(given.weight, start)
     parametrize.register_parametrization(conv, "weight", skeleton)
     return skeleton
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from tonsor.anatomy import Anatomy
 from tonsor.errors import SelectionError
 from tonsor.methods.checks import check_about, check_same
 from tonsor.methods.swp.course import Moment, StripeCourse
-from tonsor.methods.swp.skeleton import Skeleton, insert, merge, skeleton_of
+from tonsor.methods.swp.skeleton import Skeleton, Start, insert, merge, skeleton_of
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.names import Named
@@ -22,8 +22,11 @@ from tonsor.train.method import Method
 class FilterSkeleton(Method):
     """Learns the shape of every filter: which of its stripes are of use (Meng et al., 2020).
 
-    Each convolution gets a skeleton of ones, a number for each stripe, by which it is multiplied
-    and which trains like any parameter. `alpha` is the weight of the sum of their sizes in the
+    Each convolution gets a skeleton, a number for each stripe, by which it is multiplied and which
+    trains like any parameter. It starts as ones, for training from the beginning; a network that
+    is trained already has its own idea of which stripes matter, and with `start="norms"` the
+    numbers are the norms of its stripes, over the mean of the layer, and its weights are divided
+    by them. `alpha` is the weight of the sum of their sizes in the
     loss. Before each step the numbers not above `threshold` and their gradients are set to zero;
     a filter whose numbers are all zero has its BatchNorm silenced. When training is over the
     weights are multiplied by their skeletons, which changes nothing, and what is zero is cut.
@@ -45,9 +48,10 @@ class FilterSkeleton(Method):
     True
 
     With a `budget`, such as `"macs=50%"`, the threshold is found instead of given: every `every`
-    steps it is raised so far that the cost of what is left comes down, quickly at first, and is
-    within the budget after `ramp` steps. The numbers that momentum lifts above the threshold in one
-    step come back, as in the authors' code; `revival=False` closes that door. `skeleton_only=True`
+    steps the lowest numbers go, so that the cost of what is left comes down, quickly at first, and
+    is within the budget after `ramp` steps; what has gone stays gone. With a `threshold`, numbers
+    that momentum lifts above it in one step come back, as in the authors' code; `revival=False`
+    closes that door. `skeleton_only=True`
     keeps the weights of these convolutions as they are and trains their skeletons alone. `keep`
     lists layers that get no skeleton, `floor` is the least that stays of a layer, as a number of
     stripes or, below 1, as a share. `after` is an earlier plan of the same model.
@@ -63,6 +67,7 @@ class FilterSkeleton(Method):
         *,
         alpha: float = 1e-5,
         threshold: float = 0.01,
+        start: Start = "ones",
         budget: str | Budget | None = None,
         ramp: int = 1000,
         every: int = 50,
@@ -76,14 +81,17 @@ class FilterSkeleton(Method):
         if not alpha >= 0:
             message = f"alpha is the weight of the penalty, at least 0, got {alpha!r}"
             raise SelectionError(message)
-        self.alpha, self.skeleton_only = float(alpha), skeleton_only
+        if start not in get_args(Start):
+            message = f"start must be one of {', '.join(get_args(Start))}, got {start!r}"
+            raise SelectionError(message)
+        self.alpha, self.skeleton_only, self.start = float(alpha), skeleton_only, start
         self.course = StripeCourse(
             anatomy, threshold=threshold, budget=budget, ramp=ramp, every=every, revival=revival,
             keep=keep, floor=floor, after=after,
         )  # fmt: skip
         self._convs = [anatomy.model.get_submodule(x.name) for x in self.course.layers]
         self._frozen: list[nn.Parameter] = []
-        self._skeletons = [_inserted(conv) for conv in self._convs]
+        self._skeletons = [_inserted(conv, start) for conv in self._convs]
         if skeleton_only:
             for conv in self._convs:
                 weight: Any = conv.parametrizations.weight.original  # type: ignore[union-attr]
@@ -138,11 +146,14 @@ class FilterSkeleton(Method):
             merge(conv)
         for weight in self._frozen:
             weight.requires_grad_(True)
-        made = {"method": "swp", "alpha": self.alpha, "skeleton_only": self.skeleton_only}
+        made = {
+            "method": "swp", "alpha": self.alpha, "start": self.start,
+            "skeleton_only": self.skeleton_only,
+        }  # fmt: skip
         return self.course.plan(made, notes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is gone, and how far the threshold has been raised."""
+        """Return what is gone, and the threshold by which it went."""
         return {"about": self._about(), **self.course.state_dict()}
 
     @torch.no_grad()
@@ -154,18 +165,19 @@ class FilterSkeleton(Method):
 
     def _about(self) -> dict[str, str]:
         return self.course.about() | {
-            "alpha": str(self.alpha), "skeleton_only": str(self.skeleton_only)
+            "alpha": str(self.alpha), "skeleton_only": str(self.skeleton_only),
+            "start": self.start,
         }  # fmt: skip
 
 
-def _inserted(conv: nn.Module) -> Skeleton:
+def _inserted(conv: nn.Module, start: Start) -> Skeleton:
     if skeleton_of(conv) is not None:
         message = (
             f"a {type(conv).__name__} has a skeleton already, of another FilterSkeleton on this "
             "model; finish that one first"
         )
         raise SelectionError(message)
-    return insert(conv)
+    return insert(conv, start)
 
 
 def _signs(pairs: list[tuple[nn.Parameter, Tensor]]) -> list[Tensor]:

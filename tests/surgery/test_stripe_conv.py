@@ -1,0 +1,258 @@
+"""Layers of stripes compute what the masked convolution does, whichever way they are executed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.surgery.stripe_cases import WAYS, Case, cases, layer_of, masked, masks
+from tonsor.errors import SurgeryError
+from tonsor.surgery.stripe_conv import (
+    StripeConv1d,
+    StripeConv2d,
+    StripeConv3d,
+    mask_stripes_,
+    striped,
+    stripes_of,
+    write_stripes_,
+)
+
+RUNS = ("dense", "stripes")
+
+
+@pytest.fixture(autouse=True)
+def torch_may_warn_of_its_own_padding() -> Iterator[None]:
+    """It does of "same" with even kernels, which a layer of stripes pads itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
+        yield
+
+
+def kept_of(weight: Tensor, mask: Any) -> Tensor:
+    """Take stripes out one by one, position after position."""
+    found = [
+        weight[(filter_, slice(None), *map(int, np.unravel_index(position, weight.shape[2:])))]
+        for position in range(mask.shape[1]) for filter_ in range(mask.shape[0])
+        if mask[filter_, position]
+    ]  # fmt: skip
+    return torch.stack(found) if found else weight.new_zeros(0, weight.shape[1])
+
+
+# ---------------------------------------------------------------- what it computes
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=150)
+@given(case=cases())
+def test_every_way_computes_the_masked_convolution(way: str, case: Case) -> None:
+    run, how = WAYS[way]
+    x, wanted = case.x(), masked(case.conv(), case.mask)(case.x())
+    layer = layer_of(case, run)
+    with how():
+        found = [layer(x)]
+        with torch.no_grad():
+            found += [layer(x), layer(x)]  # the second time with what the first one remembers
+    for y in found:
+        assert y.shape == wanted.shape
+        torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(x, case.x(), rtol=0, atol=0)
+    torch.testing.assert_close(layer.bias, case.conv().bias, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@settings(max_examples=60)
+@given(case=cases(rank=2))
+def test_the_layout_of_the_input_makes_no_difference(run: str, case: Case) -> None:
+    if len(case.shape) == 4:
+        layer, x = layer_of(case, run), case.x()
+        with torch.no_grad():
+            plain = layer(x)
+            last = layer(x.to(memory_format=torch.channels_last))
+            again = layer(x)
+        torch.testing.assert_close(last, plain, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(again, plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("run", RUNS)
+@settings(max_examples=60)
+@given(case=cases(plain=True))
+def test_errors_are_those_of_the_precision(run: str, dtype: torch.dtype, case: Case) -> None:
+    conv: Any = masked(case.conv(dtype), case.mask).double()
+    x = case.x(dtype)
+    with torch.no_grad():
+        found, wanted = layer_of(case, run, dtype)(x), conv(x.double())
+        for parameter in conv.parameters():
+            parameter.abs_()
+        size = conv(x.double().abs())
+    many = 4 + case.given["in_channels"] * case.mask.shape[1]
+    assert found.dtype == dtype
+    off = (found.double() - wanted).abs()
+    assert (off <= many * torch.finfo(dtype).eps * size + 1e-6).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("run", RUNS)
+@settings(max_examples=60)
+@given(case=cases())
+def test_gradients_are_those_of_the_masked_convolution(
+    run: str, training: bool, case: Case
+) -> None:
+    conv: Any = masked(case.conv(), case.mask)
+    layer = layer_of(case, run).train(training)
+    ours, theirs = case.x().requires_grad_(), case.x().requires_grad_()
+    wanted, found = conv(theirs), layer(ours)
+    toward = torch.randn_like(wanted)
+    wanted.backward(toward)
+    found.backward(toward)
+    same: Any = {"rtol": 1e-11, "atol": 1e-11}
+    torch.testing.assert_close(ours.grad, theirs.grad, **same)
+    torch.testing.assert_close(layer.weight.grad, kept_of(conv.weight.grad, case.mask), **same)
+    assert (layer.bias is None) == (conv.bias is None)
+    if layer.bias is not None:
+        torch.testing.assert_close(layer.bias.grad, conv.bias.grad, **same)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_gradients_are_derivatives(run: str) -> None:
+    mask = np.random.default_rng(0).random((3, 9)) < 0.5
+    given: Any = {"stride": 2, "padding": 1, "dtype": torch.float64}
+    layer = striped(nn.Conv2d(2, 3, 3, **given).eval(), mask, run)  # pyright: ignore
+    tensors = (layer.weight, layer.bias)
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    x = torch.randn(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(convolve, (x, *tensors))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_autocast_makes_of_it_is_what_it_makes_of_a_convolution(run: Any) -> None:
+    mask = np.random.default_rng(0).random((6, 9)) < 0.4
+    for bias in (True, False):
+        conv = nn.Conv2d(4, 6, 3, bias=bias).eval()
+        layer, x = striped(conv, mask, run), torch.randn(2, 4, 6, 6)
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            wanted, found = masked(conv, mask)(x), layer(x)
+            from_low = layer(x.bfloat16())
+        assert found.dtype == wanted.dtype == from_low.dtype == torch.bfloat16
+        torch.testing.assert_close(found, wanted, rtol=0.03, atol=0.03)
+        torch.testing.assert_close(from_low, wanted, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_it_runs_under_transforms_of_functions(run: Any) -> None:
+    mask = np.random.default_rng(0).random((6, 9)) < 0.4
+    conv = nn.Conv2d(4, 6, 3, dtype=torch.float64).eval()
+    layer, x = striped(conv, mask, run), torch.randn(3, 2, 4, 6, 6, dtype=torch.float64)
+    wanted = torch.stack([masked(conv, mask)(part) for part in x])
+    many = torch.stack([layer.weight, 2 * layer.weight, 3 * layer.weight]).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.vmap(layer)(x), wanted)
+        found = torch.vmap(lambda w, y: torch.func.functional_call(layer, {"weight": w}, (y,)))(
+            many, x
+        )
+        layer.weight.mul_(3)
+        torch.testing.assert_close(found[2], layer(x[2]))
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((2, 3, 2, 9), "Kernel size can't be greater"),
+        ((2, 3, 0, 9), "Kernel size can't be greater"),
+        ((2, 5, 8, 8), "to have 3 channels, but got 5"),
+        ((5, 8, 8), "to have 3 channels, but got 5"),
+        ((8, 8), "Expected 3D .* or 4D"),
+        ((1, 2, 3, 8, 8), "Expected 3D .* or 4D"),
+    ],
+)
+def test_what_no_convolution_takes_is_refused(run: Any, shape: Any, said: str) -> None:
+    for mask in (np.eye(4, 9, dtype=bool), np.zeros((4, 9), dtype=bool)):
+        layer = striped(nn.Conv2d(3, 4, 3).eval(), mask, run)
+        with pytest.raises(RuntimeError, match=said):
+            layer(torch.randn(shape))
+        with pytest.raises(RuntimeError, match=r"(?i)type"):
+            layer(torch.randn(2, 3, 8, 8, dtype=torch.float64))
+
+
+# ---------------------------------------------------------------- what it is made of
+
+
+@given(cases(), st.randoms())
+def test_stripes_are_taken_out_and_written_back(case: Case, random: Any) -> None:
+    conv: Any = case.conv()
+    taken = stripes_of(conv.weight, case.mask)
+    assert torch.equal(taken, kept_of(conv.weight.detach(), case.mask))
+    zeroed: Any = masked(conv, case.mask)
+    blank = torch.zeros_like(conv.weight)
+    write_stripes_(blank, taken, case.mask)
+    assert torch.equal(blank, zeroed.weight)
+    assert torch.equal(layer_of(case).dense_weight(), zeroed.weight)
+    mask_stripes_(conv.weight, case.mask)
+    assert torch.equal(conv.weight, zeroed.weight)
+
+
+@given(st.data())
+def test_what_is_learned_of_a_convolution_comes_along(data: Any) -> None:
+    mask = data.draw(masks(4, 3))
+    conv = nn.Conv1d(2, 4, 3).train(data.draw(st.booleans()))
+    conv.weight.grad = torch.randn_like(conv.weight)
+    conv.weight.requires_grad_(data.draw(st.booleans()))
+    layer = striped(conv, mask)
+    assert layer.training == conv.training
+    assert layer.weight.requires_grad == conv.weight.requires_grad
+    assert layer.bias is conv.bias
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, kept_of(conv.weight.grad, mask))
+    assert layer.weight.data_ptr() != conv.weight.data_ptr()
+
+
+def test_weights_are_drawn_as_those_of_a_whole_convolution() -> None:
+    torch.manual_seed(0)
+    mask = np.random.default_rng(0).random((64, 9)) < 0.3
+    layer, bound = StripeConv2d(16, 64, mask, (3, 3)), 1 / math.sqrt(16 * 9)
+    for tensor in (layer.weight, layer.bias):
+        assert tensor is not None
+        assert bound * 0.9 < tensor.abs().max() <= bound
+        assert tensor.detach().std().item() == pytest.approx(bound / math.sqrt(3), rel=0.2)
+
+
+def test_how_it_runs_is_guessed_where_nothing_is_said() -> None:
+    few, many = np.zeros((4, 9), dtype=bool), np.ones((4, 9), dtype=bool)
+    few[:, :4] = True
+    assert StripeConv2d(64, 4, few, (3, 3)).run == "stripes"
+    assert StripeConv2d(64, 4, many, (3, 3)).run == "dense"
+    assert StripeConv2d(32, 4, few, (3, 3)).run == "dense"
+    assert StripeConv2d(128, 4, few, (3, 3), groups=2).run == "dense"
+    assert StripeConv2d(32, 4, few, (3, 3), run="stripes").run == "stripes"
+
+
+def test_what_it_says_of_itself() -> None:
+    mask = np.zeros((64, 9), dtype=bool)
+    mask.reshape(-1)[:324] = True
+    assert repr(StripeConv2d(3, 64, mask, (3, 3))) == "StripeConv2d(3, 64, stripes=324/576)"
+    assert repr(StripeConv2d(3, 64, mask, (3, 3), stride=2, padding=1)) == (
+        "StripeConv2d(3, 64, stripes=324/576, stride=2)"
+    )
+    assert repr(StripeConv2d(4, 64, mask, (3, 3), stride=(2, 1), dilation=3, groups=2)) == (
+        "StripeConv2d(4, 64, stripes=324/576, stride=(2, 1), dilation=3, groups=2)"
+    )
+    assert repr(StripeConv1d(3, 64, mask, (9,))) == "StripeConv1d(3, 64, stripes=324/576)"
+    assert repr(StripeConv3d(3, 64, mask, (1, 3, 3))) == "StripeConv3d(3, 64, stripes=324/576)"
+
+
+def test_a_mask_of_another_shape_is_refused() -> None:
+    with pytest.raises(SurgeryError, match=r"the shape \(64, 9\).* but \(9, 64\) was given"):
+        StripeConv2d(3, 64, np.ones((9, 64), dtype=bool), (3, 3))
