@@ -34,6 +34,12 @@ def stripe_method(
     return kinds[method](model, anatomy, **options)
 
 
+def ramp_of(recipe: Recipe, images: int) -> int:
+    """Return in how many steps the cost comes down, if nothing else is said."""
+    steps = recipe.epochs * math.ceil(images / recipe.batch)
+    return max(1, round(RAMP * steps))
+
+
 def prune_stripes_while_training(
     model: nn.Module,
     anatomy: Anatomy,
@@ -65,8 +71,7 @@ def prune_stripes_while_training(
     reached after six tenths of the steps. The last weights are taken, whatever `recipe.choose`
     says: those of an earlier epoch have lost less.
     """
-    steps = recipe.epochs * math.ceil(len(splits.train) / recipe.batch)
-    ramp = max(1, round(RAMP * steps)) if ramp is None else ramp
+    ramp = ramp_of(recipe, len(splits.train)) if ramp is None else ramp
     made = stripe_method(
         model, anatomy, method, budget=budget, ramp=ramp, every=max(1, min(every, ramp)), **options
     )
