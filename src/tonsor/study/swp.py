@@ -26,8 +26,8 @@ from tonsor.select.stripes.make import plan_stripes
 from tonsor.study.base import Base, after_cut, tune
 from tonsor.study.trials import Trial
 
-Kind = Literal["swp", "ones", "lasso", "stripes", "filters", "slimmed+swp"]
-KINDS: tuple[Kind, ...] = ("swp", "lasso", "stripes", "filters")
+Kind = Literal["swp", "ones", "lasso", "relative lasso", "stripes", "filters", "slimmed+swp"]
+KINDS: tuple[Kind, ...] = ("swp", "lasso", "relative lasso", "stripes", "filters")
 PLAN = "plan.json"
 
 
@@ -54,16 +54,17 @@ class SwpStudy:
         for seed in self.seeds:
             found += [self._trial(k, kept, seed) for kept in self.kept for k in self.kinds]
             found += [self._trial("slimmed+swp", kept, seed) for kept in self.on_from]
+        found += [self._trial("ones", kept, self.seeds[0]) for kept in self.on_from]
         return found
 
     def _trial(self, kind: Kind, kept: float, seed: int) -> Trial:
         return Trial(
-            f"{kind}_{100 * kept:g}_{seed}",
+            f"{kind.replace(' ', '-')}_{100 * kept:g}_{seed}",
             {
                 "network": self.base.network, "kind": kind, "kept": kept, "seed": seed,
                 "images": self.base.images, "epochs": self.base.recipe.epochs,
                 "lr": self.base.recipe.lr,
-                "alpha": {"lasso": self.lasso_alpha}.get(kind, self.alpha),
+                "alpha": self.lasso_alpha if kind.endswith("lasso") else self.alpha,
             },
         )  # fmt: skip
 
@@ -111,9 +112,11 @@ def _trained(
 ) -> tuple[Plan, nn.Module, dict[str, str], dict[str, Any]]:
     """Train with a method that removes stripes; what is cut at the end computes the same."""
     base, settings = study.base, trial.settings
-    lasso = settings["kind"] == "lasso"
+    lasso = settings["kind"].endswith("lasso")
     options: dict[str, Any] = {}
-    if not lasso:
+    if lasso:
+        options["relative"] = settings["kind"] != "lasso"
+    else:
         options["start"] = "ones" if settings["kind"] == "ones" else "norms"
     images = len(base.splits(settings["seed"]).train)
     method = stripe_method(

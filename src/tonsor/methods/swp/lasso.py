@@ -25,7 +25,9 @@ class StripeLasso(Method):
 
     The loss gets `alpha` times the sum of the Euclidean norms of all stripes (Wen et al., 2016).
     Stripes whose norm is not above `threshold` are set to zero with their gradients. The other
-    options are those of `FilterSkeleton`, whose comparator it is.
+    options are those of `FilterSkeleton`, whose comparator it is. With `relative`, norms are taken
+    over the mean norm that their layer had at first, so that layers of small weights do not go
+    before others; the penalty is the same.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class StripeLasso(Method):
         *,
         alpha: float = 1e-4,
         threshold: float = 0.01,
+        relative: bool = False,
         budget: str | Budget | None = None,
         ramp: int = 1000,
         every: int = 50,
@@ -54,6 +57,9 @@ class StripeLasso(Method):
             keep=keep, floor=floor, after=after,
         )  # fmt: skip
         self._weights = [anatomy.parameters[x.weight] for x in self.course.layers]
+        self.relative = relative
+        means = [w.detach().norm(dim=1).mean() for w in self._weights]
+        self._means = [float(m) if relative and m > 0 else 1.0 for m in means]
         self._looked = False
         if after is not None:
             with torch.no_grad():
@@ -66,6 +72,9 @@ class StripeLasso(Method):
 
     def _norms(self) -> list[Tensor]:
         return [w.detach().norm(dim=1) for w in self._weights]
+
+    def _values(self) -> list[Tensor]:
+        return [n / mean for n, mean in zip(self._norms(), self._means, strict=True)]
 
     @torch.no_grad()
     def before_step(self, step: int) -> None:
@@ -83,7 +92,7 @@ class StripeLasso(Method):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Set to zero what is not above the threshold now, and what is silent with it."""
-        self.course.turn(self._norms(), step)
+        self.course.turn(self._values(), step)
         self._zero()
 
     def _zero(self) -> None:
@@ -98,20 +107,23 @@ class StripeLasso(Method):
     @torch.no_grad()
     def finish(self) -> Plan:
         """Return what is to be cut, which is zero already."""
-        notes = self.course.finish(self._norms())
+        notes = self.course.finish(self._values())
         self._zero()
-        return self.course.plan({"method": "lasso", "alpha": self.alpha}, notes)
+        return self.course.plan(
+            {"method": "lasso", "alpha": self.alpha, "relative": self.relative}, notes
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is gone, and the threshold by which it went."""
-        return {"about": self._about(), **self.course.state_dict()}
+        return {"about": self._about(), "means": self._means, **self.course.state_dict()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned; the model is masked as it was then."""
         check_about(state["about"], self._about())
+        self._means = list(state["means"])
         self.course.load_state_dict(state)
         self._zero()
 
     def _about(self) -> dict[str, str]:
-        return self.course.about() | {"alpha": str(self.alpha)}
+        return self.course.about() | {"alpha": str(self.alpha), "relative": str(self.relative)}
