@@ -26,7 +26,7 @@ from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
 from tonsor.surgery.dropping import drop_blocks, gone, staying
 from tonsor.surgery.slice import cut_tensor, replace_parameter
-from tonsor.surgery.stripe_conv import OWN, write_stripes_
+from tonsor.surgery.stripe_conv import StripeConv, write_stripes_
 from tonsor.surgery.striping import left_shape, stripe_layers, stripes_in
 from tonsor.types import Cut
 
@@ -96,10 +96,20 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
                 "later.rebase(earlier)."
             )
             raise PlanError(message)
-    for name in found.keys() - {f"{n.removesuffix('weight')}{b}" for n in cut.stripes for b in OWN}:
+    for name in found.keys() - _where_stripes_go(slim):
         if name not in plan.fingerprint or gone(plan.drops, name):
             message = f"the model has a tensor '{name}' that the plan knows nothing of"
             raise PlanError(message)
+
+
+def _where_stripes_go(slim: nn.Module) -> set[str]:
+    """Name the buffers in which layers say which stripes they hold, of which no plan knows."""
+    return {
+        f"{path}.{name}"
+        for path, module in slim.named_modules(remove_duplicate=False)
+        if isinstance(module, StripeConv)
+        for name in module._buffers
+    }
 
 
 def _kept_of(weight: str) -> str:
@@ -221,8 +231,9 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
             mask = stripes_in(cut.stripes[name], kept).mask
             small = data.new_empty(int(mask.sum()), data.shape[1])
             small = _poured(name, weights.get(name), small, weights.path)
-            if not data.is_meta:
-                write_stripes_(data, small, mask)
+            if data.is_meta:
+                data = torch.zeros(data.shape, dtype=data.dtype, device=small.device)
+            write_stripes_(data, small, mask)
             return replace_parameter(tensor, data)
         if name in transient:
             if tensor.is_meta:

@@ -115,7 +115,7 @@ def layer_of(case: Case, run: Any = "", dtype: torch.dtype = torch.float64) -> S
 @contextmanager
 def as_for_graphs() -> Any:
     """Run as when a graph is made: of whole tensors only, and with nothing remembered."""
-    with mock.patch("tonsor.surgery.stripe_conv._taken_down", lambda: True):
+    with mock.patch("tonsor.surgery.stripe_conv._taken_down", return_value=True):
         yield
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,14 +25,8 @@ from tonsor.surgery.stripe_conv import (
 )
 
 RUNS = ("dense", "stripes")
-
-
-@pytest.fixture(autouse=True)
-def torch_may_warn_of_its_own_padding() -> Iterator[None]:
-    """It does of "same" with even kernels, which a layer of stripes pads itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
-        yield
+# Torch warns of its own "same" with even kernels, which a layer of stripes pads itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
 def kept_of(weight: Tensor, mask: Any) -> Tensor:
@@ -127,7 +119,7 @@ def test_gradients_are_derivatives(run: str) -> None:
     mask = np.random.default_rng(0).random((3, 9)) < 0.5
     given: Any = {"stride": 2, "padding": 1, "dtype": torch.float64}
     layer = striped(nn.Conv2d(2, 3, 3, **given).eval(), mask, run)  # pyright: ignore
-    tensors = (layer.weight, layer.bias)
+    tensors: Any = (layer.weight, layer.bias)
 
     def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))

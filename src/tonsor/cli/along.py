@@ -20,6 +20,7 @@ from tonsor.methods.needed import steps_needed
 from tonsor.methods.run import prune_while_training
 from tonsor.select.schedule import Schedule
 from tonsor.train.data import Splits
+from tonsor.train.evaluate import Evaluation
 from tonsor.train.recipe import Recipe
 
 _ALONG = Recipe(
@@ -34,7 +35,7 @@ def prune_along(
     budget: str | None,
     schedule: Schedule,
     scores: str | Scores,
-) -> tuple[nn.Module, Report]:
+) -> tuple[nn.Module, Report, Evaluation]:
     """Train by a recipe, prune meanwhile by the schedule, and cut at the end."""
     with step("tracing, and trying cuts on shapes"):
         anatomy = inspect(made.model, made.inputs, head_dims=command.source.head_dims)
@@ -60,7 +61,7 @@ def prune_along(
     proof = decided.prove(made.model, slim) if command.verify else None
     if not command.json:
         show(f"trained for {recipe.epochs} epoch(s); test, once, after the cut: {result.final}")
-    return slim, Report(decided, anatomy, proof)
+    return slim, Report(decided, anatomy, proof), result.final
 
 
 def recipe_between(along: Along, seed: int) -> Recipe:

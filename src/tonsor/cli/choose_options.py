@@ -118,13 +118,45 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Striping:
+    """How stripes go: at once, or by a training that learns which are of use."""
+
+    threshold: Annotated[float | None, arg(metavar="LEAST")] = None
+    """Of stripes, in place of a budget: those that are not above it go. At once it is a score, by
+    default a norm over the mean of its layer, such as 0.4; with --method it is a number of the
+    skeleton, or a norm, such as 0.01, as SWP's authors take"""
+    method: Literal["swp", "lasso"] | None = None
+    """Train on --data, and have the training say which stripes go. swp: a filter skeleton, a number
+    for each stripe that is trained with the rest. lasso: a penalty on the norms of stripes"""
+    alpha: Annotated[float | None, arg(metavar="WEIGHT")] = None
+    """Of --method: the weight of its penalty in the loss; 1e-5 for swp and 1e-4 for lasso if not
+    said"""
+    start: Literal["ones", "norms"] | None = None
+    """Of swp: what the skeleton starts as. norms, the norms of the stripes, if the network is
+    trained already (--weights), and ones if it is not, unless you say"""
+    revival: bool = True
+    """Of --method with a threshold: stripes that are gone stay gone; else one that momentum lifts
+    above the threshold is back"""
+    skeleton_only: bool = False
+    """Of swp: leave the weights as they are, and train the skeleton alone"""
+    ramp: Annotated[int | None, arg(metavar="N")] = None
+    """Of --method with a budget: the cost comes down to it in so many minibatches; in six tenths
+    of the training if not said"""
+    every: Annotated[int | None, arg(metavar="N")] = None
+    """Of --method with a budget: how many minibatches until more stripes go; 50 if not said"""
+    measure: bool = True
+    """Leave out measuring: neither latency, nor how each layer of stripes is run fastest"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Along:
-    """How to train, where the schedule prunes while training."""
+    """How to train, where pruning goes along with training."""
 
     recipe: Annotated[str | None, arg(metavar="NAME|FILE")] = None
     """A recipe of the papers (`tonsor list recipes`) or a TOML file; a short cosine if not said"""
     epochs: Annotated[int | None, arg(metavar="N")] = None
-    """Passes over the training images; as many as the schedule needs and one more if not said"""
+    """Passes over the training images. If not said: as many as the schedule needs and one more;
+    with --method 40, and 160 from random weights"""
     lr: Annotated[float | None, arg(metavar="RATE")] = None
     """Learning rate"""
     set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
@@ -145,21 +177,23 @@ class Prune:
     """Cut a model down to a budget, prove the result right, and save it.
 
     Channels go, or whole blocks (`tonsor blocks` lists them), which shortens what runs one after
-    the other.
+    the other, or stripes: the 1x1 filters that convolutions are made of (`tonsor stripes`).
 
     $ tonsor prune nets.py:ResNet --input 1,3,32,32 --budget macs=50% --out slim.tonsor
     $ tonsor prune zoo:resnet56 --weights w.safetensors --by spectral --budget macs=44% \\
         --schedule iterative:100/10 --data cifar10:data/cifar10 --out slim.tonsor
     $ tonsor prune zoo:resnet56 --weights w.safetensors --family blocks --budget latency=70% \\
         --data cifar10:data/cifar10 --out slim.tonsor
+    $ tonsor prune zoo:resnet56 --weights w.safetensors --method swp --budget macs=50% \\
+        --epochs 40 --data cifar10:data/cifar10 --out slim.tonsor
     """
 
     model: Model
     """zoo:resnet56, package.module:name or path/to/file.py:name; a class, a function or a model"""
     source: OmitArgPrefixes[Source] = Source()
-    family: Literal["channels", "blocks", "branches"] = "channels"
-    """What goes: channels and hidden units, whole blocks, or branches of blocks (such as the
-    attention of a layer) each on its own"""
+    family: Literal["channels", "blocks", "branches", "stripes"] = "channels"
+    """What goes: channels and hidden units, whole blocks, branches of blocks (such as the
+    attention of a layer) each on its own, or stripes of convolutions"""
     budget: Annotated[str | None, arg(metavar="COST=KEPT")] = None
     """What to keep: macs=50%, params=1.2M, pieces=70%, spp_speedup=2x, or another way of counting
     (`tonsor list conventions`); latency=70% or latency=12ms is measured, and corrected until the
@@ -171,10 +205,13 @@ class Prune:
     remove: Annotated[Repeated, arg(metavar="N|NAME")] = ()
     """Of blocks, in place of a budget: how many go, or the name of one that does"""
     timed: OmitArgPrefixes[Timed] = Timed()
+    striping: OmitArgPrefixes[Striping] = Striping()
     ranking: OmitArgPrefixes[Ranking] = Ranking(by=None)
-    rank: Literal["global", "per_group", "normalised", "isomorphic"] = "global"
-    """Compare pieces over the whole model, take the same share of each group, compare after
-    dividing by each group's mean, or compare among groups of the same structure only"""
+    rank: Literal["global", "per_group", "normalised", "isomorphic", "per_layer"] | None = None
+    """Compare pieces over the whole model (global), take the same share of each group (per_group,
+    or per_layer for stripes), compare after dividing by each group's mean (normalised), or compare
+    among groups of the same structure only (isomorphic). Where nothing is said, global, and
+    normalised for stripes"""
     keep: Annotated[Repeated, arg(metavar="NAME")] = ()
     """A module, block, parameter or pattern that must not be cut"""
     ratio: Annotated[Repeated, arg(metavar="NAME=KEPT")] = ()
@@ -184,8 +221,9 @@ class Prune:
     with a tail towards small scores are the robust ones"""
     round_to: Annotated[int, arg(metavar="N")] = 1
     """Keep multiples of this many; convolutions often run best in eights"""
-    floor: Annotated[float, arg(metavar="LEAST")] = 0.1
-    """The least that stays of a group: a number, or below 1 a fraction of it"""
+    floor: Annotated[float | None, arg(metavar="LEAST")] = None
+    """The least that stays of a group, or of the stripes of a layer: a number, or below 1 a
+    fraction of it. Where nothing is said, 0.1, and 1 for stripes"""
     schedule: Annotated[str, arg(metavar="SCHEDULE")] = "one-shot"
     """When to cut: one-shot, or while training on --data: iterative:100/10 (100 pieces each 10
     minibatches), fraction:0.2/30 (of what is left), ramp:20/100 (20 rounds along a cubic), soft:79
@@ -217,11 +255,13 @@ class Study:
     """
 
     what: Annotated[
-        Positional[Literal["criteria", "schedules", "spsrc", "layerprune"]], arg(metavar="WHAT")
+        Positional[Literal["criteria", "schedules", "spsrc", "layerprune", "swp"]],
+        arg(metavar="WHAT"),
     ]
     """criteria: each of them, random and uniform. schedules: iterative against one-shot. spsrc: the
     configurations of SPSRC by its norms and by L1. layerprune: blocks against filters, on accuracy
-    and measured latency"""
+    and measured latency. swp: stripes against filters, and the filter skeleton against group
+    lasso"""
     network: Annotated[Positional[str], arg(metavar="NETWORK")]
     """A network of the zoo, such as resnet20"""
     weights: Annotated[Path, arg(metavar="FILE")]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 
-from tonsor.cli.choose_options import Prune, Ranking
+from tonsor.cli.choose_options import Prune
 from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.blocks.scores import BlockScores
 from tonsor.criteria.blocks.voting import FIVE
@@ -18,7 +17,6 @@ from tonsor.families.blocks.find import Level
 USUAL = "imprint"
 _FEW = 8
 _LEARN = ("imprint", "probe")  # these learn from what they are shown, and so see all of it
-_OF_CHANNELS = ("rank", "ratio", "skew", "round_to", "floor")
 _LEVELS: dict[str, Level] = {"blocks": "block", "branches": "branch"}
 
 
@@ -67,35 +65,6 @@ def batches_seen(given: int | None, by: object) -> int | None:
     """How many minibatches a criterion sees, of blocks or channels; None stands for all."""
     learns = isinstance(by, str) and by.partition(":")[0] in _LEARN
     return given or (None if learns else _FEW)
-
-
-def check_family(command: Prune) -> None:
-    """Refuse options that have no meaning for what goes."""
-    if command.family == "channels":
-        if command.remove:
-            message = (
-                "--remove says which blocks go: add --family blocks, or say what to keep of the "
-                "channels by --budget"
-            )
-            raise SelectionError(message)
-        return
-    usual = {f.name: f.default for f in fields(Prune)}
-    given = [n for n in _OF_CHANNELS if getattr(command, n) != usual[n]]
-    given += ["combine"] if command.ranking.combine != Ranking().combine else []
-    given += ["head_dims"] if command.source.head_dims else []
-    if given:
-        named = " and ".join(f"--{n.replace('_', '-')}" for n in given)
-        message = (
-            f"{named} is about channels, and --family {command.family} removes blocks; leave it "
-            "out, or prune in two steps, the second with --weights slim.tonsor"
-        )
-        raise SelectionError(message)
-    if "compensate" in command.recover:
-        message = (
-            "--recover compensate makes up for channels, and of a block nothing is left that "
-            "could; --recover batchnorm works after both"
-        )
-        raise SelectionError(message)
 
 
 def removed(command: Prune) -> int | list[str] | None:

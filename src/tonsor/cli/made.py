@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A model and its inputs; `earlier` is the plan of a model that is slim already."""
+    """A model and its inputs; `earlier` is the plan that made it of `original`, if it is slim.
+
+    `restored` says that convolutions which had lost stripes have been given whole kernels again.
+    """
 
     model: nn.Module
     inputs: Inputs
     earlier: Plan | None = None
     random: bool = False
+    original: nn.Module | None = None
+    restored: bool = False
 
 
 def make(spec: str, source: Source, splits: Splits | None = None) -> Made:
@@ -48,8 +53,8 @@ def make(spec: str, source: Source, splits: Splits | None = None) -> Made:
     if source.weights is None:
         return Made(model, inputs, random=isinstance(found, (type, partial)))
     with step(f"loading {source.weights}"):
-        model, earlier = fill(model, str(source.weights), spec)
-    return Made(model, inputs, earlier)
+        filled, earlier = fill(model, str(source.weights), spec)
+    return Made(filled, inputs, earlier, original=None if earlier is None else model)
 
 
 def make_anatomy(spec: str, source: Source, splits: Splits | None = None) -> Anatomy:

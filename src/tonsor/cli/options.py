@@ -13,6 +13,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Model, Prune, Score, Sensitivity, Source, Study
 from tonsor.cli.learn_options import Eval, Finetune, Train
+from tonsor.cli.stripe_options import Stripes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +48,21 @@ class Explain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class List:
-    """Show what there is to choose from: models of the zoo, criteria, recipes, engines, and more.
+    """Show what there is to choose from: models of the zoo, criteria, methods, recipes, and more.
 
     $ tonsor list criteria
     """
 
     what: Positional[
         Literal[
-            "models", "criteria", "block-criteria", "recipes", "rules", "conventions", "engines"
+            "models",
+            "criteria",
+            "block-criteria",
+            "methods",
+            "recipes",
+            "rules",
+            "conventions",
+            "engines",
         ]
     ]
     """Which of them"""
@@ -87,12 +95,12 @@ class Demo:
 
 
 Command = (
-    Demo | Inspect | Explain | Blocks | Score | Sensitivity | Prune | Train | Finetune | Eval
-    | Study | List | Doctor
+    Demo | Inspect | Explain | Blocks | Stripes | Score | Sensitivity | Prune | Train | Finetune
+    | Eval | Study | List | Doctor
 )  # fmt: skip
 _KINDS = (
-    Demo, Inspect, Explain, Blocks, Score, Sensitivity, Prune, Train, Finetune, Eval, Study, List,
-    Doctor,
+    Demo, Inspect, Explain, Blocks, Stripes, Score, Sensitivity, Prune, Train, Finetune, Eval,
+    Study, List, Doctor,
 )  # fmt: skip
 COMMANDS = {kind.__name__.lower(): kind for kind in _KINDS}
 

@@ -15,18 +15,26 @@ from tonsor.errors import SelectionError
 
 if TYPE_CHECKING:
     from tonsor.methods.layerprune.iterative import Step
+    from tonsor.surgery.executing import Timing
     from tonsor.train.data import Splits
+    from tonsor.train.evaluate import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A slim model, with all that it came from; `steps` are those of iterative pruning."""
+    """A slim model, with all that it came from.
+
+    `steps` are those of iterative pruning, `test` is how good it is after a training, and `timings`
+    say how long each layer of stripes takes in either execution.
+    """
 
     made: Made
     splits: Splits | None
     slim: nn.Module
     report: Report
     steps: tuple[Step, ...] = ()
+    test: Evaluation | None = None
+    timings: tuple[Timing, ...] = ()
 
 
 def splits_for(command: Prune, wanted: Sequence[str]) -> Splits | None:

@@ -13,12 +13,14 @@ from tonsor.api import Report, prune
 from tonsor.artifact import save
 from tonsor.cli.choose_options import Prune, Timed
 from tonsor.cli.chosen import choices, scores_named
-from tonsor.cli.chosen_blocks import batches_seen, check_family
+from tonsor.cli.chosen_blocks import batches_seen
 from tonsor.cli.cut_blocks import cut_blocks
+from tonsor.cli.cut_stripes import cut_stripes
+from tonsor.cli.family import check_family, check_unstriped, implied
 from tonsor.cli.made import Made, make
 from tonsor.cli.outcome import Outcome, splits_for
 from tonsor.cli.show import show_json, step
-from tonsor.cli.timing import bench_of, measure_cut, measured_by
+from tonsor.cli.timing import bench_of, measure_cut, measured_by, run_fastest
 from tonsor.cli.told import Told
 from tonsor.cost.bench import Bench
 from tonsor.criteria.registry import find_criterion
@@ -35,25 +37,38 @@ if TYPE_CHECKING:
     from tonsor.train.data import Splits
 
 
+_INSTEAD = {
+    "blocks": ". Or say which blocks go: --remove 4",
+    "branches": ". Or say which blocks go: --remove 4",
+    "stripes": ". Or say by --threshold which stripes go",
+}
+
+
 def cut(command: Prune) -> int:
     """Carry out the command and return the exit code."""
+    command = implied(command)
     check_family(command)
     budget = _budget(command)
     bench = bench_of(command.timed, command.along.device, command.source, WITHIN)
     if command.family == "channels":
         done = _cut_channels(command, budget, bench)
+    elif command.family == "stripes":
+        done = cut_stripes(command, budget)
     else:
         done = cut_blocks(command, budget, bench)
-    made, slim, report = done.made, done.slim, done.report
+    made, slim = done.made, done.slim
     won: Recovery | None = None
     if command.recover:
-        won = _recover(command, made, slim, report, done.splits)
+        won = _recover(command, made, slim, done.report, done.splits)
+    if command.striping.measure:
+        done = run_fastest(bench, done, quiet=command.along.quiet)
+    report = done.report
     total = report.plan if made.earlier is None else report.plan.rebase(made.earlier)
     files = _save(command, slim, total)
     measured, failed = measured_by(report.plan), ""
-    if measured is None and (command.family != "channels" or command.timed != Timed()):
+    if measured is None and _measures(command):
         measured, failed = measure_cut(bench, report.anatomy.model, slim, made.inputs)
-    notes = [*report.warnings, *([failed] if failed else []), *_advice(made, files)]
+    notes = [*report.warnings, *([failed] if failed else []), *_advice(command, made, files)]
     told = Told(done, measured, won, notes, files)
     if command.json:
         show_json(told.to_json(budget))
@@ -66,15 +81,24 @@ def _budget(command: Prune) -> str | None:
     named = {"macs": command.macs, "params": command.params}
     given = [f"{name}={kept}" for name, kept in named.items() if kept is not None]
     given += [command.budget] if command.budget is not None else []
-    blocks = command.family != "channels"
-    if len(given) > 1 or not (given or command.ratio or command.remove):
+    threshold = command.striping.threshold
+    other = command.ratio or command.remove or threshold is not None
+    if len(given) > 1 or not (given or other):
         message = "say how much to keep, by one of --budget, --macs and --params: --macs 50%"
-        message += ". Or say which blocks go: --remove 4" if blocks else ""
+        raise SelectionError(message + _INSTEAD.get(command.family, ""))
+    if given and threshold is not None:
+        message = f"say either what to keep ({given[0]}) or what goes (--threshold), not both"
         raise SelectionError(message)
     if given and command.remove:
         message = f"say either what to keep ({given[0]}) or what goes (--remove), not both"
         raise SelectionError(message)
     return given[0] if given else None
+
+
+def _measures(command: Prune) -> bool:
+    """Whether latency is told that is not the budget: for channels only if it is asked for."""
+    asked = command.family != "channels" or command.timed != Timed()
+    return asked and command.striping.measure
 
 
 def _cut_channels(command: Prune, budget: str | None, bench: Bench) -> Outcome:
@@ -95,14 +119,15 @@ def _cut_channels(command: Prune, budget: str | None, bench: Bench) -> Outcome:
         wanted.append(f"--schedule {command.schedule}")
     splits = splits_for(command, wanted)
     made = make(command.model, command.source, splits)
+    check_unstriped(command, made)
     if schedule.at_once:
-        slim, report = _at_once(command, made, splits, budget, scores, bench if measures else None)
-    else:
-        assert splits is not None
-        from tonsor.cli.along import prune_along
+        found = _at_once(command, made, splits, budget, scores, bench if measures else None)
+        return Outcome(made, splits, *found)
+    assert splits is not None
+    from tonsor.cli.along import prune_along
 
-        slim, report = prune_along(command, made, splits, budget, schedule, scores)
-    return Outcome(made, splits, slim, report)
+    slim, report, test = prune_along(command, made, splits, budget, schedule, scores)
+    return Outcome(made, splits, slim, report, test=test)
 
 
 def _at_once(
@@ -163,8 +188,13 @@ def _save(command: Prune, slim: nn.Module, total: Plan) -> dict[str, str]:
     return files
 
 
-def _advice(made: Made, files: dict[str, str]) -> Iterator[str]:
-    if made.random:
+def _advice(command: Prune, made: Made, files: dict[str, str]) -> Iterator[str]:
+    if made.random and command.striping.method is None:  # which trains them from the beginning
         yield "the weights were random; --weights FILE prunes trained ones"
+    if command.family == "stripes" and made.restored:
+        yield (
+            "some stripes were gone already; 'before', and what a budget says, are of the model "
+            "with all of them"
+        )
     if not files:
         yield "nothing was saved; --out slim.tonsor keeps the slim model, --plan the plan"

@@ -18,11 +18,13 @@ from tonsor.cli.learn_options import Eval, Finetune, Train
 from tonsor.cli.made import make_anatomy
 from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List
 from tonsor.cli.show import console, show, show_json, show_table
+from tonsor.cli.stripe_options import Stripes
 from tonsor.cost.conventions import CONVENTIONS
 from tonsor.cost.engines.ready import engines
 from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.registry import CRITERIA
 from tonsor.families.blocks.find import find_blocks
+from tonsor.families.stripes.layers import find_stripes
 from tonsor.select.make import plan
 from tonsor.zoo.registry import ZOO
 
@@ -40,6 +42,10 @@ def run(command: Command) -> int:
             from tonsor.cli.blocks import show_blocks
 
             return show_blocks(command)
+        case Stripes():
+            from tonsor.cli.stripes import show_stripes
+
+            return show_stripes(command)
         case Prune():
             from tonsor.cli.prune import cut
 
@@ -93,6 +99,9 @@ def _inspect(command: Inspect) -> int:
         show(f"not counted: {item}")
     if anatomy.graph.calls and (blocks := find_blocks(anatomy)):
         show(f"{len(blocks)} blocks, {len(blocks.removable)} may go; `tonsor blocks` lists them")
+    if (layers := find_stripes(anatomy)).free:
+        many = f"{len(layers.free)} of {len(layers)}"
+        show(f"{many} convolutions may lose stripes; `tonsor stripes` lists them")
     return 0
 
 
@@ -130,6 +139,11 @@ def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         from tonsor.train.recipes import RECIPES, about
 
         return ("name", "what it is for"), [(n, about(n).split("\n")[0]) for n in RECIPES]
+    if what == "methods":
+        from tonsor.methods.swp import FilterSkeleton, StripeLasso
+
+        methods = (("swp", FilterSkeleton), ("lasso", StripeLasso))
+        return ("name", "what it does"), [(n, _first_line(m)) for n, m in methods]
     if what == "criteria":
         return ("name", "what it measures"), [(c.name, c.summary) for c in CRITERIA.values()]
     if what == "block-criteria":
@@ -138,8 +152,11 @@ def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         return ("name", "here"), [(n, why or "available") for n, why in engines().items()]
     if what == "conventions":
         return ("name", "what it counts"), [(c.name, c.about) for c in CONVENTIONS.values()]
-    rows = [(n, (r.__doc__ or "").strip().partition("\n")[0]) for n, r in sorted(RULES.items())]
-    return ("operator", "rule"), rows
+    return ("operator", "rule"), [(n, _first_line(r)) for n, r in sorted(RULES.items())]
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().partition("\n")[0]
 
 
 def _doctor(command: Doctor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def study(command: Study) -> int:
             from tonsor.cli.study_layerprune import layerprune
 
             return _told(command, *layerprune(command, base, seeds))
+        case "swp":
+            from tonsor.cli.study_swp import RATE, swp
+
+            base = replace(base, recipe=base.recipe.but(lr=RATE))
+            return _told(command, *swp(command, base, seeds, _whole(base, command.out)))
 
 
 def _criteria(command: Study, base: Base, seeds: tuple[int, ...]) -> int:

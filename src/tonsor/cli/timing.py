@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from tonsor.cli.choose_options import Source, Timed
+from tonsor.cli.outcome import Outcome
 from tonsor.cli.show import step
 from tonsor.cost.bench import Bench
-from tonsor.cost.engines.registry import find_engine
+from tonsor.cost.engines.registry import find_engine, using_threads
 from tonsor.errors import EngineError
 from tonsor.graph.inputs import Inputs
 from tonsor.plans import Plan
@@ -61,6 +63,27 @@ def measured_by(plan: Plan) -> Measured | None:
         return None
     low, high = made["interval"]
     return Measured(made["whole"], made["reached"], made["ratio"], (low, high), made["conditions"])
+
+
+def run_fastest(bench: Bench, done: Outcome, *, quiet: bool) -> Outcome:
+    """Measure how each layer of stripes is run fastest, and have it run like that.
+
+    That is measured in torch, whatever engine the rest is measured in.
+    """
+    plan, slim = done.report.plan, done.slim
+    if not plan.stripes:
+        return done
+    from tonsor.select.stripes.execution import fastest
+
+    here, there = next(slim.parameters()).device, torch.device(bench.device or "cpu")
+    inputs = bench.inputs(done.made.inputs).map(lambda tensor: tensor.to(there))
+    with using_threads(bench.threads):
+        slim.to(there)
+        try:
+            plan, timings = fastest(slim, plan, inputs, quiet=quiet)
+        finally:
+            slim.to(here)
+    return replace(done, report=replace(done.report, plan=plan), timings=timings)
 
 
 def measure_cut(

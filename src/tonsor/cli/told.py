@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tonsor.cli.outcome import Outcome
@@ -37,6 +37,7 @@ class Told:
         show_table(("", "before", "after", "kept"), rows, title=name, numbers=1)
         for line in self._lines():
             show(line)
+        show_table(("stripes of", "left", "dense ms", "stripes ms", "runs as"), self._layers())
         for note in self.notes:
             show(f"note: {note}", "yellow")
         for path in self.files.values():
@@ -51,7 +52,10 @@ class Told:
             yield "no block had to go"
         if report.plan.stripes:
             yield stripes_text(report.plan.cut().stripes)
-        if cut or not (report.plan.stripes or report.plan.made_by.get("family") == "blocks"):
+            yield f"those above {report.plan.made_by['threshold']:.4g} stay"
+        elif report.plan.made_by.get("family") == "stripes":
+            yield "no stripe had to go"
+        if cut or report.plan.made_by.get("family") not in ("blocks", "stripes"):
             free = len(report.anatomy.prunable)
             yield f"{cut} of {free} free groups were cut, {len(report.anatomy.pinned)} may not be"
         for number, step in enumerate(self.done.steps, 1):
@@ -64,10 +68,18 @@ class Told:
         if self.won is not None:
             yield self.won
 
+    def _layers(self) -> Iterator[tuple[str, ...]]:
+        """Yield a row for each layer of stripes, if it was measured how they run fastest."""
+        timed = {t.name: t for t in self.done.timings}
+        for weight, stripes in self.done.report.plan.cut().stripes.items() if timed else ():
+            name = weight.removesuffix(".weight")
+            ms = [f"{timed[name].dense_ms:.3g}", f"{timed[name].stripes_ms:.3g}"]
+            yield name, f"{stripes.left:,} of {stripes.size:,}", *ms, stripes.run
+
     def to_json(self, budget: str | None) -> dict[str, Any]:
         """Return all of it as plain data."""
         report = self.done.report
-        proof, made = report.proof, report.plan.made_by
+        proof, made, test = report.proof, report.plan.made_by, self.done.test
         return {
             "model": type(report.anatomy.model).__name__,
             "budget": budget,
@@ -78,6 +90,8 @@ class Told:
                 n: {"left": s.left, "of": s.size, "run": s.run}
                 for n, s in report.plan.cut().stripes.items()
             },
+            "execution": made.get("execution"),
+            "test": None if test is None else asdict(test) | {"accuracy": test.accuracy},
             "gone": [d.name for d in report.plan.drops],
             "steps": [{"gone": list(s.gone), "spearman": s.spearman} for s in self.done.steps],
             "latency": None if self.measured is None else self.measured.to_json(),

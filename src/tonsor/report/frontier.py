@@ -12,6 +12,7 @@ from tonsor.report.canvas import COLOURS, INK, NEUTRAL, cycle, figure, literal
 
 _MARKERS = "osD^vPX"  # seven against six colours, so that many methods look different
 _WIDTH = 7.6
+_NEXT = 4.6  # what each further panel adds
 _PER_INCH = 15  # letters of the conditions that fit on an inch
 
 
@@ -45,28 +46,59 @@ def frontier(
     which `conditions` the numbers were taken is written below. `scale` is what `x` and `y` are
     multiplied by, for they are drawn in percent.
     """
-    _check(methods, conditions)
-    said = textwrap.fill("; ".join(conditions), int(_PER_INCH * _WIDTH))
-    with figure(_WIDTH, 4.2 + 0.15 * said.count("\n")) as (whole, save):
-        axes = whole.add_subplot()
-        if baseline is not None:
-            name, level = baseline
-            axes.axhline(
-                scale[1] * level, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)),
-                label=literal(name),
-            )  # fmt: skip
-        for i, (colour, (name, tried)) in enumerate(zip(cycle(), methods.items(), strict=False)):
-            ordered = sorted(tried, key=lambda t: t.removed)
-            style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)]}
-            if i >= len(COLOURS):  # this colour was there before
-                style["linestyle"] = "dashed"
-            _line(axes, ordered, scale, label=literal(name), **style)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.margins(0.06)
+    return frontiers({x: methods}, conditions=conditions, baseline=baseline, y=y, scale=scale)
+
+
+def frontiers(
+    panels: Mapping[str, Mapping[str, Sequence[Tried]]],
+    *,
+    conditions: Sequence[str],
+    baseline: tuple[str, float] | None = None,
+    y: str = "accuracy, %",
+    scale: tuple[float, float] = (100.0, 100.0),
+) -> str:
+    """Draw the same models over several costs, a panel for each; `panels` begin with its `x`.
+
+    The other arguments are those of `frontier`; the methods are those of the first panel.
+    """
+    for methods in panels.values():
+        _check(methods, conditions)
+    width = _WIDTH + _NEXT * (len(panels) - 1)
+    said = textwrap.fill("; ".join(conditions), int(_PER_INCH * width))
+    with figure(width, 4.2 + 0.15 * said.count("\n")) as (whole, save):
+        for place, (x, methods) in enumerate(panels.items()):
+            axes = whole.add_subplot(1, len(panels), place + 1)
+            _panel(axes, methods, baseline, scale, named=place == 0)
+            axes.set_xlabel(x)
+            if place == 0:
+                axes.set_ylabel(y)
         whole.legend(loc="outside right upper", fontsize=8)
         whole.supxlabel(literal(said), fontsize=8, color=INK, x=0.01, ha="left")
         return save()
+
+
+def _panel(
+    axes: Any,
+    methods: Mapping[str, Sequence[Tried]],
+    baseline: tuple[str, float] | None,
+    scale: tuple[float, float],
+    *,
+    named: bool,
+) -> None:
+    """Draw one panel; the names of its lines are told once only."""
+    if baseline is not None:
+        name, level = baseline
+        axes.axhline(
+            scale[1] * level, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)),
+            label=literal(name) if named else None,
+        )  # fmt: skip
+    for i, (colour, (name, tried)) in enumerate(zip(cycle(), methods.items(), strict=False)):
+        ordered = sorted(tried, key=lambda t: t.removed)
+        style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)]}
+        if i >= len(COLOURS):  # this colour was there before
+            style["linestyle"] = "dashed"
+        _line(axes, ordered, scale, label=literal(name) if named else None, **style)
+    axes.margins(0.06)
 
 
 def _line(axes: Any, tried: Sequence[Tried], scale: tuple[float, float], **style: Any) -> None:

@@ -12,19 +12,24 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tonsor.stripes import StripeMask
+
 CACHE = 1 << 21  # bytes; what stripes give for a part of the batch should stay near the processor
 
 Pads = Sequence[tuple[int, int]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
     """The stripes of one kernel position: where they are held, and how far their input is off."""
 
+    position: int
     first: int
     stop: int
     steps: tuple[int, ...]
@@ -69,7 +74,7 @@ def added_up(
 
 
 def gathered(
-    x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor, counts: Sequence[int], *,
+    x: Tensor, weight: Tensor, bias: Tensor | None, sources: Tensor, counts: Sequence[int], *,
     kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads,
     out_channels: int,
 ) -> Tensor:  # fmt: skip
@@ -78,23 +83,44 @@ def gathered(
     x = F.pad(x, [n for pair in reversed(pads) for n in pair])
     out: Tensor | None = None
     zero = weight.new_zeros(1, weight.shape[1])
-    nothing = [(0, 0)] * len(kernel)
-    for remainder, spots in _by_remainder(counts, kernel, stride, dilation, nothing).items():
-        part = x[(..., *(slice(r, None, s) for r, s in zip(remainder, stride, strict=True)))]
+    for remainder, spots in _from_start(counts, kernel, stride, dilation).items():
+        steps = [[s.steps[dim] for s in spots] for dim in range(len(kernel))]
+        low = [min(q) for q in steps]
+        # Said to the last place that is read, so that sizes which vary give sizes that agree.
+        part = x[(..., *(
+            slice(r + q * s, r + (max(qs) + n - 1) * s + 1, s)
+            for r, q, qs, n, s in zip(remainder, low, steps, sizes, stride, strict=True)
+        ))]  # fmt: skip
         ours = torch.cat([*(weight[s.first : s.stop] for s in spots), zero])
-        given, at = _pointwise(part, ours), 0
+        given = _pointwise(part, ours)
         for spot in spots:
-            some = spot.stop - spot.first
-            rows = torch.arange(at, at + some, device=filters.device)
-            every = torch.full((out_channels,), len(ours) - 1, device=filters.device)
-            every = every.index_copy(0, filters[spot.first : spot.stop], rows)
-            there = [slice(q, q + n) for q, n in zip(spot.steps, sizes, strict=True)]
-            shifted = given[(..., *there)].index_select(1, every)
+            there = [
+                slice(q - b, q - b + n) for q, b, n in zip(spot.steps, low, sizes, strict=True)
+            ]
+            shifted = given[(..., *there)].index_select(1, sources[spot.position])
             out = shifted if out is None else out + shifted
-            at += some
     if out is None:
         out = _reached(x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x)), x, weight)
     return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes)).to(out.dtype)
+
+
+def sources(
+    mask: StripeMask, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> Indices:
+    """Say for each position and filter which channel to add, of those that `gathered` has there.
+
+    Behind the stripes that read one part of the input there is a channel of zeros, for filters
+    without a stripe at that position.
+    """
+    found = np.zeros(mask.T.shape, dtype=np.int64)
+    counts = mask.sum(axis=0).tolist()
+    for spots in _from_start(counts, kernel, stride, dilation).values():
+        at, zeros = 0, sum(s.stop - s.first for s in spots)
+        for spot in spots:
+            stays = mask[:, spot.position]
+            found[spot.position] = np.where(stays, at + np.cumsum(stays) - 1, zeros)
+            at += spot.stop - spot.first
+    return found
 
 
 def _reached(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -142,14 +168,22 @@ def _by_remainder(
     """Sort kernel positions that have stripes by what their offsets leave over."""
     found: dict[tuple[int, ...], list[_Spot]] = {}
     first = 0
-    for place, some in zip(product(*map(range, kernel)), counts, strict=True):
+    places = product(*map(range, kernel))
+    for position, (place, some) in enumerate(zip(places, counts, strict=True)):
         offsets = [i * d - before for i, d, (before, _) in zip(place, dilation, pads, strict=True)]
         split = [divmod(offset, s) for offset, s in zip(offsets, stride, strict=True)]
         if some:
-            spot = _Spot(first, first + some, tuple(q for q, _ in split))
+            spot = _Spot(position, first, first + some, tuple(q for q, _ in split))
             found.setdefault(tuple(r for _, r in split), []).append(spot)
         first += some
     return found
+
+
+def _from_start(
+    counts: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> dict[tuple[int, ...], list[_Spot]]:
+    """Sort them for an input that is padded already."""
+    return _by_remainder(counts, kernel, stride, dilation, [(0, 0)] * len(kernel))
 
 
 def _meets(spot: _Spot, sizes: Sequence[int], given: Sequence[int]) -> bool:

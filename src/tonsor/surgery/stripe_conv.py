@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tonsor.errors import SurgeryError
 from tonsor.stripes import Execution, StripeMask
-from tonsor.surgery.shifts import added_up, autocast, gathered
+from tonsor.surgery.shifts import added_up, autocast, gathered, sources
 
 OWN = ("kept", "place", "filters")  # what such a layer holds that a convolution has not
 _WIDE, _FEW = 64, 0.5  # from so many inputs on, and up to this share of stripes, they are faster
@@ -33,6 +33,7 @@ class StripeConv(nn.Module):
     kept: Tensor
     place: Tensor
     filters: Tensor
+    sources: Tensor
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class StripeConv(nn.Module):
         self.register_buffer("kept", kept.to(device))
         self.register_buffer("place", place.to(device), persistent=False)
         self.register_buffer("filters", filters.to(device), persistent=False)
+        from_ = sources(self._mask, self.kernel_size, self.stride, self.dilation)
+        self.register_buffer("sources", torch.from_numpy(from_).to(device), persistent=False)
 
     def _each(self, value: Sequence[int] | int) -> tuple[int, ...]:
         return (value,) * self.rank if isinstance(value, int) else tuple(value)
@@ -167,9 +170,10 @@ class StripeConv(nn.Module):
         pads = self._pads
         if self.padding_mode != "zeros":
             x, pads = self._padded(x), [(0, 0)] * self.rank
-        run = gathered if _taken_down() else added_up
+        whole = _taken_down()
+        run, where = (gathered, self.sources) if whole else (added_up, self.filters)
         return run(
-            x, self.weight, self.bias, self.filters, self.counts, kernel=self.kernel_size,
+            x, self.weight, self.bias, where, self.counts, kernel=self.kernel_size,
             stride=self.stride, dilation=self.dilation, pads=pads, out_channels=self.out_channels,
         )  # fmt: skip
 

@@ -91,6 +91,8 @@ def check_stripes(model: nn.Module, cut: Cut) -> str | None:
             return f"the model has no convolution '{path}', of which the plan keeps stripes"
         if last != "weight" or not is_conv(conv):
             return f"'{path}' is a {type(conv).__name__}, and stripes are those of a convolution"
+        if not path:
+            return "the model is a convolution itself, in whose place no layer of stripes can come"
         weight: Any = conv.weight
         if (len(stripes.rows), stripes.kernel) != (weight.shape[0], tuple(weight.shape[2:])):
             return (

@@ -54,7 +54,8 @@ class Following:
         self.layers = {x.name: x for x in layers.free}
         found = _branches(anatomy, layers.free)
         self.branches = tuple(b for b in found if b.ends or not silenced)
-        self._makers = dict(_makers(anatomy, {x.weight: x.name for x in layers.free}))
+        makers = _makers(anatomy, {x.weight: x.name for x in layers.free})
+        self._makers = {group: made for group, made in makers if group not in layers.held}
 
     @property
     def may_empty(self) -> frozenset[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import SelectionError
+from tonsor.surgery.stripe_conv import StripeConv
 from tonsor.surgery.striping import is_conv
 from tonsor.types import Conv
 
@@ -47,9 +48,13 @@ class StripeLayer:
 
 @dataclass(frozen=True)
 class StripeLayers(Sequence[StripeLayer]):
-    """All convolutions of a model, in the order in which they run."""
+    """All convolutions of a model, in the order in which they run.
+
+    `held` names groups whose channels stay even where nothing is left of their filters.
+    """
 
     every: tuple[StripeLayer, ...]
+    held: frozenset[str] = frozenset()
 
     @property
     def free(self) -> tuple[StripeLayer, ...]:
@@ -61,16 +66,15 @@ class StripeLayers(Sequence[StripeLayer]):
         """Layers by their names."""
         return {layer.name: layer for layer in self.every}
 
-    def without(self, names: Iterator[str] | Sequence[str], why: str) -> StripeLayers:
-        """Return the same with the stripes of some layers staying."""
-        held = set(names)
-        return StripeLayers(
-            tuple(
-                StripeLayer(x.name, x.weight, x.filters, x.inputs, x.kernel, x.reason or why)
-                if x.name in held else x
-                for x in self.every
-            )
-        )  # fmt: skip
+    def without(
+        self, names: Iterable[str], why: str, held: Iterable[str] = ()
+    ) -> StripeLayers:  # fmt: skip
+        """Return the same with the stripes of some layers staying, and the channels of groups."""
+        whole = set(names)
+        every = tuple(
+            replace(x, reason=x.reason or why) if x.name in whole else x for x in self.every
+        )
+        return StripeLayers(every, self.held.union(held))
 
     def __len__(self) -> int:
         return len(self.every)
@@ -117,15 +121,21 @@ def find_stripes(anatomy: Anatomy) -> StripeLayers:
 
 
 def _reason(anatomy: Anatomy, conv: Conv) -> str:
+    module = anatomy.model.get_submodule(conv.name)
+    if isinstance(module, StripeConv):
+        return "it holds stripes already; plan on the original, with after=the plan that made it"
     if conv.transposed:
         return "it is transposed, and a stripe of its weight makes no sense of its own"
     if conv.weight != f"{conv.name}.weight".lstrip("."):
-        return "its weight is not its own parameter, but computed or held elsewhere"
+        return _of_another(anatomy, conv, module)
+    if conv.weight not in anatomy.parameters:
+        return "its weight is no parameter, but a buffer"
     if math.prod(conv.kernel) == 1:
         return "its kernel has one position only, so that a stripe is a filter"
-    module = anatomy.model.get_submodule(conv.name)
     if not is_conv(module):
-        return f"it is a {type(module).__name__}, which does more than a convolution of torch"
+        return f"its class {type(module).__name__} does more than a convolution of torch"
+    if not conv.name:
+        return "it is the model itself, in whose place nothing can come; put it in a Sequential"
     value = anatomy.graph.tensors[conv.weight]
     holders = [n for n, v in anatomy.graph.tensors.items() if v == value]
     for other in holders:
@@ -135,13 +145,20 @@ def _reason(anatomy: Anatomy, conv: Conv) -> str:
     for use in anatomy.uses.get(anatomy.graph.name_of[value], ()):
         op = anatomy.graph.ops[use.op]
         if "conv" not in op.name or anatomy.model.get_submodule(op.module) is not module:
-            return f"its weight is also read by {op.name} in '{op.module}'"
+            where = f"'{op.module}'" if op.module else "the model itself"
+            return f"its weight is also read by {op.name} in {where}"
     return ""
 
 
-def named_layers(layers: StripeLayers, hits: Mapping[str, bool]) -> StripeLayers:
-    """Return the same with those named left whole."""
-    return layers.without([n for n, hit in hits.items() if hit], "you asked to keep it")
+def _of_another(anatomy: Anatomy, conv: Conv, module: nn.Module) -> str:
+    """Say whose a weight is that is not known by the name of the convolution that reads it."""
+    if conv.weight in anatomy.parameters:
+        owner, _, last = conv.weight.rpartition(".")
+        if anatomy.model.get_submodule(owner) is module and owner != conv.name:
+            return f"the model holds it under several names, '{owner}' and '{conv.name}'"
+        if getattr(module, last, None) is anatomy.parameters[conv.weight] and owner != conv.name:
+            return f"its weight is tied to '{conv.weight}'"
+    return "its weight is not its own parameter, but computed or held elsewhere"
 
 
 def no_layer_free(layers: StripeLayers) -> SelectionError:

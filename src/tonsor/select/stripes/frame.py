@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 
 from tonsor._version import __version__
 from tonsor.anatomy import Anatomy
-from tonsor.axes.tree import Mask
+from tonsor.axes.tree import Mask, mask
 from tonsor.cost.account import Account
-from tonsor.errors import PlanError
+from tonsor.drops import Drop
+from tonsor.errors import BudgetError, PlanError
 from tonsor.families.stripes.following import Following, Masks
 from tonsor.families.stripes.layers import StripeLayers
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
-from tonsor.select.budget import is_speedup
+from tonsor.select.budget import Budget, is_speedup
 from tonsor.select.earlier import ties_of
 from tonsor.select.make import layout_of
 from tonsor.stripes import StripeMask, Stripes, stripe_leaf
@@ -64,26 +66,38 @@ class Frame:
         return found
 
     @property
-    def _gone(self) -> tuple[Any, ...]:
+    def _gone(self) -> tuple[Drop, ...]:
         return () if self.after is None else self.after.drops
 
     def amount(self, masks: Masks, target: str) -> float:
         """Return the cost of what a choice leaves, in the unit of a budget's target."""
-        if target == "pieces":
-            return int(sum(m.sum() for m in masks.values()))
         drops = joined_drops(self._gone, [b.drop for b in self.following.dead_branches(masks)])
-        alive = self.following.alive(masks, drops, self._before)
         stay = {n: m for n, m in masks.items() if not gone(drops, self._weight(n))}
+        if target == "pieces":
+            return int(sum(m.sum() for m in stay.values()))
+        alive = self.following.alive(masks, drops, self._before)
+        left = {self._weight(n): int(m.sum()) for n, m in stay.items()}
+        left |= self._left_before(alive, drops)
         key = tuple(d.name for d in drops)
         account = self._accounts.get(key)
         if account is None:
-            weights = [self._weight(n) for n in stay]
-            account = self._accounts[key] = self.anatomy.cost_without(drops, weights)
+            account = self._accounts[key] = self.anatomy.cost_without(drops, left)
         counts = {n: int(m.sum()) for n, m in alive.items()}
-        counts |= {stripe_leaf(self._weight(n)): int(m.sum()) for n, m in stay.items()}
+        counts |= {stripe_leaf(weight): number for weight, number in left.items()}
         if target in ("params", "macs"):
             return account.meter(target)(counts)
         return account.total(target, counts, before=self.anatomy.cost)
+
+    def _left_before(self, alive: Mapping[str, Mask], drops: Sequence[Drop]) -> dict[str, int]:
+        """Count the stripes that the earlier plan left of layers that lose none now."""
+        if self.after is None:
+            return {}
+        now = {self._weight(n) for n in self.start}
+        return {
+            weight: int(stripes.mask[mask(self.anatomy.axes(weight)[0], alive)].sum())
+            for weight, stripes in self.after.stripes.items()
+            if weight not in now and not gone(drops, weight)
+        }
 
     def cost(self, masks: Masks, target: str) -> float:
         """Return the same as something that is to become less."""
@@ -97,6 +111,17 @@ class Frame:
         if target in ("params", "macs"):
             return self.anatomy.cost.meter(target)({})
         return self.anatomy.cost.total(target, {})
+
+    def limit(self, budget: Budget) -> float:
+        """Return what the cost may be at most to meet a budget."""
+        whole = self.whole(budget.target)
+        if not 0 < whole < math.inf:
+            message = (
+                f"{budget} says nothing here, for the whole model has no {budget.target} to begin "
+                "with; choose another target"
+            )
+            raise BudgetError(message)
+        return budget.limit(1 / whole if is_speedup(budget.target) else whole)
 
     def plan(self, masks: Masks, made_by: Mapping[str, Any]) -> Plan:
         """Return the plan that keeps just these stripes, and what follows."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,10 +15,10 @@ from tonsor.criteria.rows import Array
 from tonsor.criteria.score import Scores
 from tonsor.criteria.stream import Loss
 from tonsor.criteria.stripes import score_stripes
-from tonsor.errors import BudgetError, SelectionError
+from tonsor.errors import BudgetError, ScoreError, SelectionError
 from tonsor.families.stripes.layers import StripeLayers, find_stripes, no_layer_free
 from tonsor.plans import Plan
-from tonsor.select.budget import Budget, as_budget, is_measured
+from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
 from tonsor.select.names import Named, as_names, touching
 from tonsor.select.stripes.frame import Frame
 from tonsor.select.stripes.threshold import Chosen, above, within
@@ -50,9 +52,11 @@ def plan_stripes(
     `by` names a criterion of weights or their gradients, or gives scores, by the name of the
     convolution and filter after filter. `rank` compares stripes after dividing by the mean of
     their layer (`normalised`), as they are (`global`), or within each layer, so that each loses
-    the same share (`per_layer`). `floor` is the least that stays of a layer: so many stripes, or
-    that share of them if below 1. `after` is an earlier plan of the same model, of whatever family:
-    what it removes stays gone, and the budget counts it as gone.
+    the same share (`per_layer`). `keep` lists parameters, modules or patterns never to touch, as
+    in `plan`: stripes and channels of those stay. `floor` is the least that stays of a layer: so
+    many stripes, or that share of them if below 1; a layer loses all only where its block then
+    becomes its shortcut. `after` is an earlier plan of the same model, of whatever family: what it
+    removes stays gone, and the budget counts it as gone.
 
     >>> import torch, tonsor
     >>> net = tonsor.zoo.build("resnet20")
@@ -87,8 +91,8 @@ def told(frame: Frame, chosen: Chosen, wanted: Budget | float) -> dict[str, Any]
     if isinstance(wanted, Budget):
         whole = frame.whole(wanted.target)
         made |= {
-            "budget": str(wanted), "limit": wanted.limit(whole), "reached": chosen.reached,
-            "met": chosen.met, "whole": whole,
+            "budget": str(wanted), "reached": chosen.reached, "met": chosen.met, "whole": whole,
+            "limit": wanted.amount if is_speedup(wanted.target) else wanted.limit(whole),
         }  # fmt: skip
     notes: list[str] = []
     if chosen.held:
@@ -104,12 +108,12 @@ def told(frame: Frame, chosen: Chosen, wanted: Budget | float) -> dict[str, Any]
 def keeping(anatomy: Anatomy, layers: StripeLayers, keep: Iterable[Named]) -> StripeLayers:
     """Return the layers with those that are named, or lie inside of what is, left whole."""
     names = list(as_names(anatomy, keep))
-    touching(anatomy, names)  # which refuses a name that is nobody's
+    groups = touching(anatomy, names)  # which refuses a name that is nobody's
     held = [
         x.name for x in layers
         if any(_is_in(x.name, n) or n == x.weight or fnmatchcase(x.name, n) for n in names)
     ]  # fmt: skip
-    return layers.without(held, "you asked to keep it")
+    return layers.without(held, "you asked to keep it", groups)
 
 
 def _is_in(module: str, name: str) -> bool:
@@ -132,6 +136,12 @@ def ranked(layers: StripeLayers, scores: Scores, rank: str) -> Mapping[str, Arra
             )
             raise SelectionError(message)
         mine = np.asarray(mine, dtype=np.float64).reshape(-1)
+        if not np.isfinite(mine).all():
+            message = (
+                f"{int((~np.isfinite(mine)).sum())} of the scores of '{layer.name}' are not finite "
+                "numbers, and can't be compared"
+            )
+            raise ScoreError(message)
         if rank == "normalised":
             size = np.abs(mine).mean()
             mine = mine / size if size > 0 else mine
@@ -141,20 +151,30 @@ def ranked(layers: StripeLayers, scores: Scores, rank: str) -> Mapping[str, Arra
     return found
 
 
-def checked_floor(floor: float) -> float:
+def checked_floor(floor: object) -> float:
     """Refuse what is neither a share nor a number of stripes."""
-    if isinstance(floor, bool) or not floor > 0 or (floor > 1 and floor != int(floor)):
+    found = _number(floor)
+    if not 0 < found < math.inf or (found > 1 and found != int(found)):
         message = f"floor is a share between 0 and 1 or a number of stripes, got {floor!r}"
         raise SelectionError(message)
-    return floor
+    return found if found < 1 else int(found)
 
 
-def _wanted(budget: str | Budget | None, threshold: float | None) -> Budget | float:
+def _number(value: object) -> float:
+    """Return a number as it is, and what is none as not a number."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if real else math.nan
+
+
+def _wanted(budget: str | Budget | None, threshold: object) -> Budget | float:
     if (budget is None) == (threshold is None):
         message = "say either what to keep (budget='macs=50%') or a threshold of the scores"
         raise BudgetError(message)
     if threshold is not None:
-        return float(threshold)
+        if not math.isfinite(_number(threshold)):
+            message = f"threshold is a number that scores are compared with, got {threshold!r}"
+            raise SelectionError(message)
+        return _number(threshold)
     found = as_budget(budget)
     if is_measured(found.target):
         message = (

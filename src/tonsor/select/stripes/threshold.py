@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,15 +37,16 @@ def above(frame: Frame, values: Mapping[str, Array], threshold: float, floor: fl
     """Choose the stripes whose value is above a threshold.
 
     `values` has one for each stripe, filter after filter. Of each layer at least `floor` stay,
-    or that share if below 1, the highest first; but layers whose emptiness turns a block into its
-    shortcut may lose all.
+    or that share if below 1, the highest first; but where none is above the threshold in a layer
+    whose emptiness turns a block into its shortcut, all go.
     """
     masks: dict[str, StripeMask] = {}
     held, may_empty = 0, frame.following.may_empty
     for name, there in frame.start.items():
         mine = values[name].reshape(there.shape)
         kept = there & (mine > threshold)
-        least = 0 if name in may_empty else _least(floor, int(there.sum()))
+        empties = name in may_empty and not kept.any()
+        least = 0 if empties else _least(floor, int(there.sum()))
         missing = least - int(kept.sum())
         if missing > 0:
             left = np.where(there & ~kept, mine, -np.inf).reshape(-1)
@@ -70,23 +71,17 @@ def within(
     `limit` says the cost to reach where it is not that of the budget. Where stripes of one value
     take the cost across the limit together, as many of them stay as it allows.
     """
-    whole = frame.whole(budget.target)
-    if limit is None:
-        asked = budget.limit(whole)
-        limit = 1 / asked if is_speedup(budget.target) else asked
+    limit = frame.limit(budget) if limit is None else limit
 
     def cost(threshold: float) -> tuple[Chosen, float]:
         found = above(frame, values, threshold, floor)
         return found, frame.cost(found.masks, budget.target)
 
-    steps = np.unique(np.concatenate([
-        np.array([least]), *(values[n].reshape(m.shape)[m] for n, m in frame.start.items())
-    ]))  # fmt: skip
-    steps = steps[steps >= least]
+    steps = _steps([values[n].reshape(m.shape)[m] for n, m in frame.start.items()], least)
     low, high = 0, len(steps) - 1
     found, there = cost(float(steps[high]))
     if there > limit:
-        raise out_of_reach(frame, budget, found.masks)
+        raise out_of_reach(frame, budget, found.masks, floor)
     while low < high:
         middle = (low + high) // 2
         tried, cost_of = cost(float(steps[middle]))
@@ -99,6 +94,14 @@ def within(
     reached = frame.amount(found.masks, budget.target)
     met = limit * (1 - TOLERANCE) <= there <= limit
     return Chosen(found.masks, found.threshold, found.held, reached, met)
+
+
+def _steps(values: Sequence[Array], least: float) -> Array:
+    """Return the thresholds to try: one that nothing is below, and where each stripe goes."""
+    steps = np.unique(np.concatenate([*values, np.empty(0)]))
+    if math.isfinite(least):
+        return np.concatenate([[least], steps[steps > least]])
+    return np.concatenate([np.nextafter(steps[:1], -np.inf) if len(steps) else [0.0], steps])
 
 
 def _refined(
@@ -132,12 +135,18 @@ def _refined(
     return Chosen(dict(best[0]), found.threshold, found.held), best[1]
 
 
-def out_of_reach(frame: Frame, budget: Budget, least: Masks) -> BudgetError:
+def out_of_reach(frame: Frame, budget: Budget, least: Masks, floor: float = 1) -> BudgetError:
     """Say how little can be left."""
     reachable, whole = frame.amount(least, budget.target), frame.whole(budget.target)
+    told = (
+        f"the least that can be left is {reachable:,.6g} of {whole:,.6g} ({reachable / whole:.1%})"
+    )
+    if is_speedup(budget.target):
+        told = f"the most that can be reached is {reachable:.4g}x"
+    stay = f"{floor:.0%} of the stripes" if floor < 1 else f"{floor:.0f} stripe{'s' * (floor > 1)}"
     message = (
-        f"{budget} can't be met by stripes: the least that can be left is {reachable:,.6g} of "
-        f"{whole:,.6g} ({reachable / whole:.1%}), for at least one stripe stays of each layer and "
-        "1×1 convolutions have none. Ask for more, or cut channels or blocks first."
+        f"{budget} can't be met by stripes: {told}, for at least {stay} of each layer must stay, "
+        "and 1×1 convolutions, linear layers and what you keep are as they were. Ask for more, "
+        "lower floor, or cut channels or blocks first."
     )
     return BudgetError(message, minimum=reachable)

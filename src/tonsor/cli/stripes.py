@@ -1,0 +1,109 @@
+"""What `tonsor stripes` shows: the convolutions of a model, and what is left of their stripes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from tonsor.anatomy import inspect
+from tonsor.cli.made import Made, make
+from tonsor.cli.show import show, show_json, show_table, step
+from tonsor.cli.stripe_options import Stripes as Command
+from tonsor.errors import SelectionError
+from tonsor.explain import short
+from tonsor.families.stripes.layers import StripeLayer, StripeLayers, find_stripes
+from tonsor.methods.swp.table import listing
+from tonsor.plan_json import load_plan
+from tonsor.plan_parts import stripes_text
+from tonsor.plans import Plan
+from tonsor.stripes import Stripes
+from tonsor.surgery.dropping import gone
+
+
+def show_stripes(command: Command) -> int:
+    """List the convolutions of a model, with what a plan leaves of them if there is one."""
+    made = make(command.model, command.source)
+    slim, plan = _slim(command, made)
+    original = made.model if made.original is None else made.original
+    with step("tracing, and trying cuts on shapes"):
+        layers = find_stripes(inspect(original, made.inputs))
+    left = {} if plan is None else dict(_left(layers, plan))
+    structure = None if slim is None else listing(slim)
+    if command.json:
+        show_json({
+            "model": type(original).__name__,
+            "free": len(layers.free),
+            "layers": [_as_json(layer, left.get(layer.name)) for layer in layers],
+            "structure": None if structure is None else structure.splitlines(),
+        })  # fmt: skip
+        return 0
+    show(f"{len(layers)} convolutions, of which {len(layers.free)} may lose stripes")
+    columns = ["layer", "kernel", "inputs", "parameters", "stripes"]
+    columns += ["left"] if plan is not None else []
+    show_table((*columns, "notes"), [_row(x, left.get(x.name), plan) for x in layers])
+    if plan is not None and plan.stripes:
+        show(stripes_text(plan.cut().stripes))
+    if structure is not None:
+        show(f"what is left, layer by layer:\n{structure}")
+    return 0
+
+
+def _slim(command: Command, made: Made) -> tuple[nn.Module | None, Plan | None]:
+    """Return the slim model that is to be shown, and the plan that has made it."""
+    if command.plan is None:
+        return (None if made.earlier is None else made.model), made.earlier
+    if made.earlier is not None:
+        message = (
+            f"'{command.source.weights}' has a plan of its own, so --plan {command.plan} can't be "
+            "shown on it; leave one of them out"
+        )
+        raise SelectionError(message)
+    plan = load_plan(command.plan)
+    return plan.apply(made.model, verify=False), plan
+
+
+def _left(layers: StripeLayers, plan: Plan) -> Iterator[tuple[str, Stripes | int]]:
+    """Yield what a plan leaves of each layer: its stripes or, if it has not lost any, how many."""
+    cut = plan.cut()
+    for layer in layers:
+        if gone(plan.drops, layer.weight):
+            yield layer.name, 0
+        elif layer.weight in cut.stripes:
+            yield layer.name, cut.stripes[layer.weight]
+        else:
+            kept = cut.keep.get(layer.weight, (None,))[0]
+            yield layer.name, (layer.filters if kept is None else len(kept)) * layer.positions
+
+
+def _count(left: Stripes | int) -> int:
+    return left if isinstance(left, int) else left.left
+
+
+def _row(layer: StripeLayer, left: Stripes | int | None, plan: Plan | None) -> list[str]:
+    kernel = "x".join(map(str, layer.kernel))
+    row = [layer.name, kernel, str(layer.inputs)]
+    row += [short(layer.size * layer.inputs), f"{layer.size:,}"]
+    row += [] if left is None else [f"{_count(left):,}"]
+    notes = [f"stays: {layer.reason}"] if layer.reason else []
+    if plan is not None and gone(plan.drops, layer.weight):
+        notes = ["went with its block"]
+    if isinstance(left, Stripes) and left.run:
+        notes.append(f"runs as {left.run}")
+    return [*row, "; ".join(notes)]
+
+
+def _as_json(layer: StripeLayer, left: Stripes | int | None) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "weight": layer.weight,
+        "filters": layer.filters,
+        "inputs": layer.inputs,
+        "kernel": list(layer.kernel),
+        "stripes": layer.size,
+        "free": not layer.reason,
+        "reason": layer.reason,
+        "left": None if left is None else _count(left),
+        "run": left.run if isinstance(left, Stripes) else "",
+    }

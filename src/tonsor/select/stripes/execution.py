@@ -1,0 +1,107 @@
+"""How the layers of a plan of stripes are to run: measured, and written down in the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tonsor.errors import PlanError
+from tonsor.graph.inputs import as_inputs
+from tonsor.plans import Plan
+from tonsor.surgery.executing import Timing, time_layers
+from tonsor.surgery.stripe_conv import StripeConv
+from tonsor.surgery.striping import stripes_in
+
+
+def fastest(
+    slim: nn.Module,
+    plan: Plan,
+    inputs: Any,
+    *,
+    rounds: int = 9,
+    margin: float = 0.03,
+    quiet: bool = True,
+) -> tuple[Plan, tuple[Timing, ...]]:
+    """Time the layers of stripes of a slim model, and have each run in the faster way.
+
+    Returns the plan with what was found in it, so that models that are cut or loaded by it run in
+    the same way, and the timings. The options are those of `time_layers`.
+
+    >>> import torch, tonsor
+    >>> net = tonsor.zoo.build("resnet20", width=0.25)
+    >>> slim, report = tonsor.prune_stripes(net, torch.randn(1, 3, 32, 32), budget="macs=50%")
+    >>> plan, timings = fastest(slim, report.plan, torch.randn(1, 3, 32, 32), rounds=1)
+    >>> {s.run for s in plan.stripes.values()} <= {"dense", "stripes"}
+    True
+    """
+    layers = _layers(slim, plan)
+    given = as_inputs(inputs)
+    timings = time_layers(slim, given, rounds=rounds, margin=margin, quiet=quiet)
+    stripes = {
+        weight: replace(found, run=layers[weight].run) if weight in layers else found
+        for weight, found in plan.stripes.items()
+    }
+    reached = {t.name for t in timings}
+    names = {id(m): n for n, m in slim.named_modules()}
+    unreached = [
+        n for n in (names[id(layer)] for layer in layers.values() if layer.groups == 1)
+        if n not in reached
+    ]  # fmt: skip
+    execution: dict[str, Any] = {
+        "conditions": _conditions(slim, given.tensors(), rounds),
+        "layers": {t.name: [round(t.dense_ms, 4), round(t.stripes_ms, 4)] for t in timings},
+    }
+    if unreached:
+        execution["not reached"] = unreached
+    made_by = {**plan.made_by, "execution": execution}
+    return replace(plan, stripes=stripes, made_by=made_by), timings
+
+
+def _layers(slim: nn.Module, plan: Plan) -> dict[str, StripeConv]:
+    """Find the layers of a plan by their weights, or say what does not belong together."""
+    cut = plan.cut()
+    modules = dict(slim.named_modules(remove_duplicate=False))
+    found: dict[str, StripeConv] = {}
+    for weight, stripes in cut.stripes.items():
+        path = weight.rpartition(".")[0]
+        layer = modules.get(path)
+        left = stripes_in(stripes, cut.keep.get(weight)).mask
+        if not isinstance(layer, StripeConv):
+            what = "has no such layer" if layer is None else f"has a {type(layer).__name__} there"
+            message = f"the plan keeps stripes of '{path}', the model {what}; {_HINT}"
+            raise PlanError(message)
+        kept = layer.kept.detach().cpu().numpy().reshape(len(layer.kept), -1)
+        if not np.array_equal(kept, left):
+            message = (
+                f"'{path}' has {int(kept.sum())} stripes of {kept.size}, and the plan keeps "
+                f"{int(left.sum())} of {left.size}, or others; {_HINT}"
+            )
+            raise PlanError(message)
+        found[weight] = layer
+    known = {id(layer) for layer in found.values()}
+    for path, module in modules.items():
+        if isinstance(module, StripeConv) and id(module) not in known:
+            message = f"'{path}' is a layer of stripes of which the plan knows nothing; {_HINT}"
+            raise PlanError(message)
+    return found
+
+
+_HINT = "give the plan that the model was cut by, and the slim model that it made"
+
+
+def _conditions(slim: nn.Module, tensors: list[tuple[str, torch.Tensor]], rounds: int) -> str:
+    """Say what has to stand beside the numbers."""
+    x = next((t for _, t in tensors), torch.empty(0))
+    weight = next(slim.parameters(), x)
+    threads = torch.get_num_threads()
+    kind = str(weight.dtype).removeprefix("torch.")
+    batch = x.shape[0] if x.dim() else 1
+    return (
+        f"eager, {weight.device}, {kind}, batch {batch}, {threads} "
+        f"thread{'s' if threads != 1 else ''}, torch {torch.__version__}, medians of {rounds} "
+        "rounds in turns"
+    )

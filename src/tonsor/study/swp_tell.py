@@ -1,0 +1,174 @@
+"""What the study of stripes has found, as a page and as figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tonsor.report.frontier import Tried, frontiers
+from tonsor.report.raw import save_figure
+from tonsor.report.stripes import remaining
+from tonsor.study.markdown import table
+from tonsor.study.paired import Answers, Figure, accuracy, difference, spread, unpacked
+from tonsor.study.swp import SwpStudy
+
+Results = Mapping[str, Mapping[str, Any]]
+
+NAMES = {
+    "swp": "skeleton", "ones": "skeleton, from ones", "lasso": "group lasso",
+    "relative lasso": "group lasso, norms over their layer's mean",
+    "stripes": "stripes at once (l2)", "filters": "filters at once (l1)",
+    "slimmed+swp": "filters, then skeleton",
+}  # fmt: skip
+HEADER = ("MACs", "pruned by", "parameters", "accuracy", "seeds", "- filters", "- group lasso")
+
+
+def page(study: SwpStudy, found: Results, whole: Figure) -> str:
+    """Tell all that was found."""
+    lines = [f"## {study.base.network}, {whole.percent} % before anything is cut", ""]
+    lines += table(HEADER, list(rows(study, found)))
+    lines += ["", *continued(study, found)]
+    lines += [f"- {c}" for c in [*_about(study, found), *study.base.conditions(len(study.seeds))]]
+    return "\n".join(lines)
+
+
+def rows(study: SwpStudy, found: Results) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each way and share: differences are paired, image by image."""
+    for kept in sorted({r["settings"]["kept"] for r in found.values()}, reverse=True):
+        for kind, name in NAMES.items():
+            mine = _of(found, kind, kept)
+            if not mine:
+                continue
+            right = _right(study, mine)
+            against = [
+                _apart(study, mine, _of(found, other, kept)) if other != kind else ""
+                for other in ("filters", "lasso")
+            ]
+            yield (
+                _share(mine, "macs"), name, _share(mine, "params"), accuracy(right).percent,
+                _spread(right), *against,
+            )  # fmt: skip
+
+
+def continued(study: SwpStudy, found: Results) -> Iterator[str]:
+    """Tell of networks that were slimmed first: what they had before stripes went."""
+    for kept in study.on_from:
+        mine = _of(found, "slimmed+swp", kept)
+        if not mine:
+            continue
+        before = [_answers(study, r, "slimmed_tuned") for r in mine]
+        after = _right(study, mine)
+        slimmed = [r["slimmed"] for r in mine]
+        macs, params = (
+            sum(r[k][1] / r[k][0] for r in slimmed) / len(slimmed) for k in ("macs", "params")
+        )
+        yield (
+            f"Filters to {macs:.1%} of MACs and {params:.1%} of parameters: "
+            f"{accuracy(before).percent} %; going on from there with a skeleton to "
+            f"{_share(mine, 'macs')} and {_share(mine, 'params')}: {accuracy(after).percent} % "
+            f"(paired {difference(after, before).signed}), after as many passes again."
+        )
+        yield ""
+
+
+def _about(study: SwpStudy, found: Results) -> Iterator[str]:
+    cut = [r for r in found.values() if "changed" in r]
+    if cut:
+        changed = sum(r["changed"] for r in cut)
+        worst = max(r["proof"] for r in cut)
+        yield (
+            f"Cutting changed an answer in {changed} of {len(cut)} networks that were trained with "
+            f"stripes going; the largest error of the proofs is {worst:.0e}."
+        )
+    yield (
+        f"Skeleton: alpha {study.alpha:g}, from the norms of stripes unless said otherwise; lasso: "
+        f"alpha {study.lasso_alpha:g}. Both lose stripes every {study.every} steps over the first "
+        "six tenths of the passes. What is cut at once is cut before, and tuned as long."
+    )
+    yield "MACs are those of convolutions and linear layers, as a share of the whole network's."
+
+
+def draw(study: SwpStudy, found: Results, whole: Figure, folder: Path) -> list[Path]:
+    """Draw accuracy over parameters and over MACs, and the stripes that are left."""
+    made: list[Path] = []
+    lines = {
+        axis: {
+            name: tried for kind, name in NAMES.items()
+            if kind != "ones" and (tried := list(_tried(study, found, kind, axis)))
+        }
+        for axis in ("params", "macs")
+    }  # fmt: skip
+    if any(lines["params"].values()):
+        base = study.base
+        conditions = [
+            f"{base.network}, {len(base.splits(0).test):,} test images, "
+            f"{len(study.seeds)} seed(s), {base.recipe.epochs} passes over {base.images:,} images"
+        ]
+        panels = {"parameters, M": lines["params"], "MACs, M": lines["macs"]}
+        svg = frontiers(
+            panels, conditions=conditions, baseline=("nothing removed", whole.mean),
+            scale=(1e-6, 100.0),
+        )  # fmt: skip
+        made.append(folder / "swp_curves.svg")
+        data = {axis: {n: [[t.removed, t.x, t.y, t.error] for t in tried]
+                       for n, tried in by.items()} for axis, by in lines.items()}  # fmt: skip
+        save_figure(made[-1], svg, {"lines": data, "conditions": conditions})
+    for kept in study.kept:
+        for result in _of(found, "swp", kept)[:1]:
+            made.append(folder / f"swp_remaining_{100 * kept:g}.svg")
+            positions = result["positions"]
+            said = [f"{study.base.network}, skeleton, {_share([result], 'macs')} of MACs"]
+            save_figure(
+                made[-1], remaining(positions, conditions=said),
+                {"positions": positions, "conditions": said},
+            )  # fmt: skip
+    return made
+
+
+def _tried(study: SwpStudy, found: Results, kind: str, axis: str) -> Iterator[Tried]:
+    for kept in study.kept:
+        mine = _of(found, kind, kept)
+        if mine:
+            cost = sum(r[axis][1] for r in mine) / len(mine)
+            figure = accuracy(_right(study, mine))
+            yield Tried(1 - kept, cost, figure.mean, figure.error)
+
+
+def _of(found: Results, kind: str, kept: float) -> list[Mapping[str, Any]]:
+    return [
+        r for r in found.values()
+        if r["settings"]["kind"] == kind and r["settings"]["kept"] == kept
+    ]  # fmt: skip
+
+
+def _right(study: SwpStudy, mine: Sequence[Mapping[str, Any]]) -> list[Answers]:
+    return [_answers(study, r, "tuned") for r in mine]
+
+
+def _answers(study: SwpStudy, result: Mapping[str, Any], when: str) -> Answers:
+    return unpacked(result["answers"][when], len(study.base.splits(0).test))
+
+
+def _apart(
+    study: SwpStudy, mine: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> str:
+    """Compare over the seeds that both have."""
+    seeds = {r["settings"]["seed"] for r in mine} & {r["settings"]["seed"] for r in others}
+    pairs = [[r for r in rs if r["settings"]["seed"] in seeds] for rs in (mine, others)]
+    return difference(*(_right(study, rs) for rs in pairs)).signed if seeds else ""
+
+
+def _share(mine: Sequence[Mapping[str, Any]], axis: str) -> str:
+    return f"{sum(r[axis][1] / r[axis][0] for r in mine) / len(mine):.1%}"
+
+
+def _spread(right: list[Answers]) -> str:
+    return f"{len(right)}" if len(right) < 2 else f"{len(right)}, ± {100 * spread(right):.1f}"
+
+
+def compact(found: Results) -> str:
+    """Write the results as JSON of one line each."""
+    lines = [f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in found.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

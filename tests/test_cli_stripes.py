@@ -1,0 +1,463 @@
+"""The commands that list stripes, remove them, and train them away, as they are typed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_model
+from torch import Tensor, nn
+
+import tonsor
+from tests.commands import answer, refusal
+from tonsor import zoo
+from tonsor.artifact import read_plan
+from tonsor.cli import main
+from tonsor.methods.swp import FilterSkeleton, StripeLasso
+from tonsor.plans import Plan
+from tonsor.select.stripes import execution
+from tonsor.surgery.stripe_conv import StripeConv2d
+from tonsor.train.method import Method
+from tonsor.zoo.loading import fill
+
+ARGS = ["--args", '{"width": 0.25, "channels": 1}']
+NET = ["zoo:resnet20", *ARGS]
+CUT = ["prune", *NET, "--family", "stripes"]
+BLIND = [*CUT, "--no-measure"]
+DIGITS = ["--data", "digits", "--limit", "200", "--quiet"]
+TRAIN = ["prune", *NET, *DIGITS, "--no-measure", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("base") / "net.safetensors"
+    save_model(small(), str(path))
+    return ["--weights", str(path)]
+
+
+def small() -> nn.Module:
+    return zoo.build("resnet20", width=0.25, channels=1)
+
+
+def filled(weights: list[str]) -> nn.Module:
+    net = small()
+    fill(net, "resnet20", weights[1])
+    return net.eval()
+
+
+def cut_again(path: Path, weights: list[str]) -> tuple[Plan, Tensor, Tensor]:
+    """The plan in a file, and what its model and the plan's own of the first weights compute."""
+    plan, net = read_plan(path), filled(weights)
+    x = torch.randn(2, 1, 32, 32)
+    return plan, tonsor.load(path, net).eval()(x), plan.apply(net)(x)
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, kind: type[Method], at: int) -> None:
+    """Have Ctrl-C pressed after a step of a training."""
+    real = kind.after_step
+
+    def after_step(self: Any, step: int) -> None:
+        real(self, step)
+        if step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(kind, "after_step", after_step)
+
+
+# ---------------------------------------------------------------- stripes
+
+
+def test_convolutions_are_listed_with_why_their_stripes_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = answer(capsys, "stripes", "zoo:resnet50")
+    by_name = {x["name"]: x for x in found["layers"]}
+    assert by_name["layer1.0.conv2"]["free"]
+    assert by_name["layer1.0.conv2"]["stripes"] == 64 * 9
+    assert "one position" in by_name["layer1.0.conv1"]["reason"]
+    assert all(x["free"] == (x["kernel"] != [1, 1]) for x in found["layers"])
+    assert found["free"] == sum(x["free"] for x in found["layers"]) == 17
+    assert found["structure"] is None
+    assert main(["stripes", *NET]) == 0
+    assert "19 convolutions, of which 19 may lose stripes" in capsys.readouterr().out
+    assert main(["inspect", *NET]) == 0
+    assert "19 of 19 convolutions may lose stripes; `tonsor stri" in capsys.readouterr().out
+
+
+def test_what_is_left_is_shown_of_a_file_and_of_a_plan(
+    weights: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slim, plan = tmp_path / "slim.tonsor", tmp_path / "plan.json"
+    words = [*BLIND, *weights, "--macs", "50%", "--keep", "layer1"]
+    answer(capsys, *words, "--out", str(slim), "--plan", str(plan))
+    net = tonsor.load(slim, small())
+    held = {n: len(m.weight) for n, m in net.named_modules() if isinstance(m, StripeConv2d)}
+    found = answer(capsys, "stripes", *NET, "--weights", str(slim))
+    for layer in found["layers"]:
+        conv = dict(net.named_modules()).get(layer["name"])
+        whole = conv.weight[:, 0].numel() if type(conv) is nn.Conv2d else 0
+        assert layer["left"] == held.get(layer["name"], whole)
+        if layer["name"] in held:
+            line = f"({layer['name']}): Strip({conv.in_channels},{layer['left']}"  # type: ignore
+            assert any(line in text for text in found["structure"])
+    assert answer(capsys, "stripes", *NET, *weights, "--plan", str(plan)) == found
+    assert main(["stripes", *NET, "--weights", str(slim)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{sum(held.values()):,} of " in shown
+    said = refusal(capsys, "stripes", *NET, "--weights", str(slim), "--plan", str(plan))
+    assert "has a plan of its own" in said
+
+
+def test_blocks_that_went_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slim = tmp_path / "slim.tonsor"
+    cut = ["prune", *NET, "--family", "blocks", "--remove", "layer1.1", "--no-measure"]
+    answer(capsys, *cut, "--out", str(slim))
+    layers = answer(capsys, "stripes", *NET, "--weights", str(slim))["layers"]
+    assert {x["name"] for x in layers if x["left"] == 0} == {"layer1.1.conv1", "layer1.1.conv2"}
+    assert main(["stripes", *NET, "--weights", str(slim)]) == 0
+    assert capsys.readouterr().out.count("went with its block") == 2
+
+
+# ---------------------------------------------------------------- prune, at once
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--budget", "macs=40%"], {"budget": "macs=40%"}),
+        (["--threshold", "0.9", "--floor", "0.3"], {"threshold": 0.9, "floor": 0.3}),
+        (
+            ["--params", "60%", "--by", "l1", "--rank", "per_layer", "--keep", "layer2"],
+            {"budget": "params=60%", "by": "l1", "rank": "per_layer", "keep": ["layer2"]},
+        ),
+    ],
+)
+def test_stripes_go_as_they_do_in_python(
+    words: list[str], options: dict[str, Any], weights: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "slim.tonsor"
+    found = answer(capsys, *BLIND, *weights, *words, "--out", str(out))
+    wanted = tonsor.plan_stripes(
+        tonsor.inspect(filled(weights), torch.randn(1, 1, 32, 32)), **options
+    )
+    plan, loaded, applied = cut_again(out, weights)
+    assert (plan.stripes, plan.keep) == (wanted.stripes, wanted.keep)
+    torch.testing.assert_close(loaded, applied)
+    assert found["proof"]["error"] <= found["proof"]["tolerance"]
+    slim = tonsor.load(out, small())
+    assert sum(p.numel() for p in slim.parameters()) == found["params"]["after"]
+    left = {n: s["left"] for n, s in found["stripes"].items()}
+    assert left == {n: s.left for n, s in wanted.cut().stripes.items()}
+    assert found["latency"] is None
+
+
+def test_a_criterion_may_look_at_data(
+    weights: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*BLIND, *weights, "--by", "taylor_weight", "--macs", "60%"]
+    assert "--by taylor_weight needs images" in refusal(capsys, *words)
+    by_data = answer(capsys, *words, *DIGITS, "--score-batches", "2")["stripes"]
+    by_norm = answer(capsys, *BLIND, *weights, *DIGITS, "--macs", "60%")["stripes"]
+    assert by_data != by_norm
+
+
+def test_how_layers_run_is_measured_told_and_kept(
+    weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, seen = tmp_path / "slim.tonsor", {}
+
+    class Timing:
+        def __init__(self, name: str, run: str) -> None:
+            self.name, self.run = name, run
+            self.dense_ms, self.stripes_ms = (2.5, 1.25) if run == "stripes" else (1.5, 3.5)
+
+    def fastest(slim: nn.Module, plan: Plan, inputs: Any, **options: Any) -> Any:
+        seen.update(threads=torch.get_num_threads(), sizes=[len(t) for _, t in inputs.tensors()])
+        stripes = {
+            name: replace(s, run="stripes" if "layer3" in name else "dense")
+            for name, s in plan.stripes.items()
+        }
+        for name, kept in stripes.items():
+            layer: Any = slim.get_submodule(name.removesuffix(".weight"))
+            layer.run = kept.run
+        timings = tuple(Timing(n.removesuffix(".weight"), s.run) for n, s in stripes.items())
+        layers = {t.name: [t.dense_ms, t.stripes_ms] for t in timings}
+        made = {**plan.made_by, "execution": {"conditions": "batch 3", "layers": layers}}
+        return replace(plan, stripes=stripes, made_by=made), timings
+
+    monkeypatch.setattr(execution, "fastest", fastest)
+    words = [*CUT, *weights, "--macs", "50%", "--batch", "3", "--threads", "1", "--quiet"]
+    found = answer(capsys, *words, "--out", str(out))
+    assert seen == {"threads": 1, "sizes": [3]}
+    assert found["execution"]["conditions"] == "batch 3"
+    assert found["execution"]["layers"]["layer3.2.conv2"] == [2.5, 1.25]
+    assert {n: s["run"] for n, s in found["stripes"].items()} == {
+        n: "stripes" if "layer3" in n else "dense" for n in found["stripes"]
+    }
+    assert "batch 3" in found["latency"]["conditions"]
+    slim: Any = tonsor.load(out, small())
+    assert (slim.layer3[0].conv1.run, slim.layer1[0].conv1.run) == ("stripes", "dense")
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "in 19 convolutions, 6 of which run by stripes" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("│ layer3.0.conv1"))
+    assert [cell.strip() for cell in row.split("│")][3:6] == ["2.5", "1.25", "stripes"]
+    seen.clear()
+    blind = answer(capsys, *words, "--no-measure")
+    assert seen == {}
+    assert blind["execution"] is None
+    assert {s["run"] for s in blind["stripes"].values()} == {""}
+
+
+def test_layers_are_really_measured(
+    weights: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep = [w for n in ("conv1", "layer1", "layer2", "layer3.0") for w in ("--keep", n)]
+    found = answer(capsys, *CUT, *weights, *keep, "--threshold", "0.9", "--quiet")
+    timed = found["execution"]["layers"]
+    assert timed.keys() == {n.removesuffix(".weight") for n in found["stripes"]}
+    assert all(dense > 0 and stripes > 0 for dense, stripes in timed.values())
+    assert {s["run"] for s in found["stripes"].values()} <= {"dense", "stripes"}
+
+
+def test_statistics_are_taken_anew_after_stripes_too(
+    weights: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*BLIND, *weights, *DIGITS, "--macs", "40%", "--recover"]
+    found = answer(capsys, *words, "batchnorm")["recovery"]["stages"]
+    assert found["batchnorm"]["error"] != found["cut"]["error"]
+    assert "compensate makes up for channels" in refusal(capsys, *words, "compensate")
+
+
+# ---------------------------------------------------------------- one after the other
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ["--macs", "60%"],
+        ["--family", "blocks", "--remove", "layer1.1", "--remove", "layer3.2", "--no-measure"],
+    ],
+    ids=["channels", "blocks"],
+)
+def test_stripes_follow_channels_blocks_and_stripes(
+    first: list[str], weights: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two, three = (tmp_path / f"{n}.tonsor" for n in "abc")
+    before = answer(capsys, "prune", *NET, *weights, *first, "--out", str(one))
+    begun = answer(capsys, *BLIND, "--weights", str(one), "--macs", "60%", "--out", str(two))
+    assert begun["params"]["before"] == before["params"]["after"]
+    plan, loaded, applied = cut_again(two, weights)
+    assert plan.drops == read_plan(one).drops
+    assert plan.stripes
+    torch.testing.assert_close(loaded, applied)
+    went_on = answer(capsys, *BLIND, "--weights", str(two), "--macs", "40%", "--out", str(three))
+    assert went_on["params"]["after"] < begun["params"]["after"]
+    assert went_on["macs"]["before"] == begun["macs"]["before"]
+    assert any("some stripes were gone already" in note for note in went_on["notes"])
+    total, loaded, applied = cut_again(three, weights)
+    torch.testing.assert_close(loaded, applied)
+    assert total.drops == plan.drops
+    for name, kept in total.cut().stripes.items():
+        if name in plan.stripes:
+            earlier = plan.cut().stripes[name].rows
+            assert all(a & b == a for a, b in zip(kept.rows, earlier, strict=True))
+    for family in ("channels", "blocks", "branches"):
+        words = ["prune", *NET, "--weights", str(two), "--family", family, "--macs", "50%"]
+        said = refusal(capsys, *words, "--by", "l1")
+        assert f"has lost stripes, and {family} can't follow them" in said
+
+
+# ---------------------------------------------------------------- prune, while training
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("swp", ["--budget", "macs=50%", "--ramp", "4", "--every", "2", "--alpha", "1e-3"]),
+        ("swp", ["--threshold", "0.9", "--start", "norms", "--no-revival", "--floor", "4"]),
+        ("lasso", ["--threshold", "0.2", "--alpha", "1e-2"]),
+    ],
+)
+def test_a_training_is_stopped_and_goes_on_bit_for_bit(
+    method: str, more: list[str], weights: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def words(folder: str, *rest: str) -> list[str]:
+        place = ["--run", str(tmp_path / folder), "--out", str(tmp_path / f"{folder}.tonsor")]
+        return [*TRAIN, *weights, "--method", method, *more, "--epochs", "2", *place, *rest]
+
+    whole = answer(capsys, *words("a"))
+    with monkeypatch.context() as patched:
+        stopping(patched, FilterSkeleton if method == "swp" else StripeLasso, 4)
+        assert main(words("b")) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "b.tonsor").exists()
+    assert "--resume" in refusal(capsys, *words("b"))
+    again = answer(capsys, *words("b", "--resume"))
+    for found in (whole, again):
+        found.pop("files")
+        found["proof"].pop("error")
+    assert again == whole
+    assert whole["test"]["total"] > 0
+    assert 0 < sum(s["left"] for s in whole["stripes"].values())
+    if "--budget" in more:
+        assert whole["macs"]["after"] <= 0.5 * whole["macs"]["before"]
+    one, two = (load_file(tmp_path / f"{n}.tonsor") for n in "ab")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[n], two[n]) for n in one)
+    made = read_plan(tmp_path / "a.tonsor").made_by
+    assert made["method"] == method
+    assert made["alpha"] == float(more[-1]) if "--alpha" in more else True
+    assert made["revival"] == ("--no-revival" not in more)
+
+
+def test_a_skeleton_starts_as_suits_the_weights(
+    weights: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(*words: str) -> tuple[str, str]:
+        run, plan = tmp_path / str(len(list(tmp_path.iterdir()))), tmp_path / "plan.json"
+        given = [*TRAIN, "--method", "swp", "--macs", "70%", "--epochs", "1", *words]
+        assert main([*given, "--run", str(run), "--plan", str(plan)]) == 0
+        return tonsor.load_plan(plan).made_by["start"], capsys.readouterr().out
+
+    found, said = start(*weights)
+    assert found == "norms"
+    assert "the skeleton from norms, for the weights were given" in said
+    found, said = start()
+    assert found == "ones"
+    assert "the skeleton from ones, for the weights were random" in said
+    assert "prunes trained ones" not in said
+    found, said = start(*weights, "--start", "ones")
+    assert found == "ones"
+    assert "the weights were" not in said
+
+
+def test_the_skeleton_alone_is_trained(
+    weights: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.json"
+    words = [*TRAIN, *weights, "--method", "swp", "--threshold", "0.01", "--start", "ones"]
+    words += ["--skeleton-only", "--epochs", "1", "--lr", "0.01", "--run", str(tmp_path / "run")]
+    out = tmp_path / "slim.tonsor"
+    answer(capsys, *words, "--out", str(out), "--plan", str(plan))
+    assert tonsor.load_plan(plan).made_by["skeleton_only"]
+    slim, net = tonsor.load(out, small()), filled(weights)
+    before, after = net.state_dict()["layer2.1.conv1.weight"], slim.state_dict()
+    ratio = after["layer2.1.conv1.weight"] / before  # each stripe by a number of its own
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(after["bn1.weight"], net.state_dict()["bn1.weight"])
+
+
+def test_training_goes_on_from_a_model_that_has_lost_stripes(
+    weights: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channels, one, two = (tmp_path / f"{n}.tonsor" for n in "abc")
+    answer(capsys, "prune", *NET, *weights, "--macs", "70%", "--out", str(channels))
+    answer(capsys, *BLIND, "--weights", str(channels), "--macs", "60%", "--out", str(one))
+    words = [*TRAIN, "--weights", str(one), "--method", "swp", "--budget", "macs=40%", "--epochs"]
+    words += ["1", "--run", str(tmp_path / "run"), "--out", str(two)]
+    found = answer(capsys, *words)
+    assert found["macs"]["after"] <= 0.4 * found["macs"]["before"]
+    first, total = read_plan(one), read_plan(two)
+    assert total.fingerprint == first.fingerprint
+    for name, kept in total.cut().stripes.items():
+        if name in first.stripes:
+            earlier = first.cut().stripes[name].rows
+            assert all(a & b == a for a, b in zip(kept.rows, earlier, strict=True))
+    judged = answer(capsys, "eval", *NET, "--weights", str(two), "--limit", "200")
+    assert judged["correct"] == found["test"]["correct"]
+
+
+# ---------------------------------------------------------------- finetune, eval, list
+
+
+def test_a_striped_model_is_trained_on_and_judged(
+    weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from tonsor.train.method import NoMethod
+
+    slim = tmp_path / "slim.tonsor"
+    answer(capsys, *BLIND, *weights, "--macs", "50%", "--out", str(slim))
+
+    def words(folder: str, *rest: str) -> list[str]:
+        tune = ["finetune", *NET, "--weights", str(slim), *DIGITS, "--no-board", "--epochs", "2"]
+        return [*tune, "--out", str(tmp_path / folder), "--device", "cpu", *rest]
+
+    whole = answer(capsys, *words("a"))
+    with monkeypatch.context() as patched:
+        stopping(patched, NoMethod, 2)
+        assert main(words("b")) == 130
+    capsys.readouterr()
+    again = answer(capsys, *words("b", "--resume"))
+    assert again["test"] == whole["test"]
+    one, two = (load_file(tmp_path / n / "slim.tonsor") for n in "ab")
+    assert all(torch.equal(one[n], two[n]) for n in one)
+    tuned: Any = tonsor.load(tmp_path / "a" / "slim.tonsor", small())
+    assert isinstance(tuned.layer3[0].conv1, StripeConv2d)
+    before = load_file(slim)
+    assert {n: t.shape for n, t in one.items()} == {n: t.shape for n, t in before.items()}
+    assert not torch.equal(one["layer3.0.conv1.weight"], before["layer3.0.conv1.weight"])
+    judged = answer(capsys, "eval", *NET, "--weights", whole["out"], "--limit", "200")
+    assert judged["correct"] == whole["test"]["correct"]
+
+
+# ---------------------------------------------------------------- failing
+
+SWP = [*TRAIN, "--method", "swp"]
+MISTAKES = [
+    (CUT, "Or say by --threshold which stripes go"),
+    ([*CUT, "--macs", "50%", "--threshold", "0.4"], "or what goes (--threshold), not both"),
+    ([*CUT, "--budget", "latency=50%"], "a latency can't be the budget of stripes"),
+    ([*CUT, "--macs", "0.1%"], "can't be met by stripes: the least that can be left is"),
+    ([*CUT, "--macs", "50%", "--by", "bn_scale"], "choose a criterion of weights"),
+    ([*CUT, "--macs", "50%", "--by", "l3"], "no criterion is called 'l3'"),
+    ([*CUT, "--macs", "50%", "--keep", "layer9"], "layer9"),
+    ([*CUT, "--macs", "50%", "--rank", "isomorphic"], "--rank isomorphic is for channels"),
+    (["prune", *NET, "--macs", "50%", "--rank", "per_layer"], "--rank per_layer is for stripes"),
+    ([*CUT, "--macs", "50%", "--ratio", "conv1=0.5"], "--ratio is about channels"),
+    ([*CUT, "--macs", "50%", "--round-to", "8", "--skew", "0"], "--skew and --round-to is about"),
+    ([*CUT, "--macs", "50%", "--combine", "max"], "--combine is about channels"),
+    ([*CUT, "--remove", "2"], "--remove says which blocks go"),
+    ([*CUT, "--macs", "50%", "--schedule", "ramp:2/3"], "by --method swp --ramp N"),
+    ([*CUT, "--macs", "50%", "--alpha", "1", "--no-revival"], "--alpha and --no-revival is about"),
+    ([*CUT, "--macs", "50%", "--epochs", "3"], "train what comes out by `tonsor finetune`"),
+    ([*CUT, "--macs", "50%", "--resume"], "--resume is about training"),
+    (["prune", *NET, "--threshold", "0.4"], "--threshold is about stripes, and channels go here"),
+    (
+        ["prune", *NET, "--family", "blocks", "--method", "swp", "--macs", "50%"],
+        "--method is about stripes, and blocks go here",
+    ),
+    (["prune", *NET, "--method", "swp", "--macs", "50%"], "--method swp needs images: --data"),
+    (SWP, "Or say by --threshold which stripes go"),
+    ([*SWP, "--macs", "50%", "--by", "l1"], "--by is about scores"),
+    ([*SWP, "--macs", "50%", "--rank", "global"], "--rank is about scores"),
+    ([*SWP, "--macs", "50%", "--no-revival"], "--no-revival is for --threshold"),
+    ([*SWP, "--threshold", "0.01", "--ramp", "9"], "--ramp is how the cost comes down"),
+    ([*SWP, "--macs", "50%", "--ramp", "0"], "ramp is a number of steps, at least 1"),
+    ([*SWP, "--threshold", "0.01", "--alpha", "-1"], "alpha is the weight of the penalty"),
+    (
+        [*TRAIN, "--method", "lasso", "--macs", "50%", "--start", "ones", "--skeleton-only"],
+        "--start and --skeleton-only is about skeletons",
+    ),
+    (["stripes", *NET, "--plan", "none.json"], "none.json"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=range(len(MISTAKES)))
+def test_a_mistake_is_told_in_words(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(capsys, *words)
+    assert not list(tmp_path.iterdir())
