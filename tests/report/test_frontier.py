@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.report.svg import SPACE, height, shapes, texts
 from tonsor.report.canvas import COLOURS, NEUTRAL
-from tonsor.report.frontier import Tried, frontier
+from tonsor.report.frontier import Tried, frontier, frontiers
 
 Points = list[tuple[float, float]]
 SAID = ["batch 64", "one thread"]
@@ -165,3 +165,19 @@ def test_what_can_not_be_drawn_is_refused(case: str) -> None:
     draw, said = REFUSED[case]
     with pytest.raises(ValueError, match=said):
         draw()
+
+
+def test_panels_show_the_same_models_over_several_costs() -> None:
+    other = [Tried(t.removed, 3 * t.x + 1, t.y) for t in BACK]
+    svg = frontiers(
+        {"parameters": {"l1": BACK}, "MACs": {"l1": other}}, conditions=SAID,
+        baseline=("whole", 0.95),
+    )  # fmt: skip
+    first, second = lines(svg, COLOURS[0], 3)
+    assert max(x for x, _ in first) < min(x for x, _ in second)
+    for (ax, ay), (bx, by), (cx, cy) in (first, second):
+        assert (cx - ax) / (bx - ax) == pytest.approx(0.5, abs=1e-4)
+        assert ay < by < cy  # downwards
+    said = texts(svg)
+    assert {"parameters", "MACs"} <= set(said)
+    assert said.count("l1") == said.count("whole") == said.count("accuracy, %") == 1

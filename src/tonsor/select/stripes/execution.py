@@ -11,6 +11,7 @@ from torch import nn
 
 from tonsor.errors import PlanError
 from tonsor.graph.inputs import as_inputs
+from tonsor.graph.trace import unwrap
 from tonsor.plans import Plan
 from tonsor.surgery.executing import Timing, time_layers
 from tonsor.surgery.stripe_conv import StripeConv
@@ -38,6 +39,7 @@ def fastest(
     >>> {s.run for s in plan.stripes.values()} <= {"dense", "stripes"}
     True
     """
+    slim = unwrap(slim)
     layers = _layers(slim, plan)
     given = as_inputs(inputs)
     timings = time_layers(slim, given, rounds=rounds, margin=margin, quiet=quiet)
@@ -45,11 +47,10 @@ def fastest(
         weight: replace(found, run=layers[weight].run) if weight in layers else found
         for weight, found in plan.stripes.items()
     }
-    reached = {t.name for t in timings}
-    names = {id(m): n for n, m in slim.named_modules()}
+    reached = {id(slim.get_submodule(t.name)) for t in timings}
     unreached = [
-        n for n in (names[id(layer)] for layer in layers.values() if layer.groups == 1)
-        if n not in reached
+        weight.rpartition(".")[0]
+        for weight, layer in layers.items() if layer.groups == 1 and id(layer) not in reached
     ]  # fmt: skip
     execution: dict[str, Any] = {
         "conditions": _conditions(slim, given.tensors(), rounds),
@@ -64,7 +65,8 @@ def fastest(
 def _layers(slim: nn.Module, plan: Plan) -> dict[str, StripeConv]:
     """Find the layers of a plan by their weights, or say what does not belong together."""
     cut = plan.cut()
-    modules = dict(slim.named_modules(remove_duplicate=False))
+    named: Any = slim.named_modules(remove_duplicate=False)
+    modules: dict[str, nn.Module] = dict(named)
     found: dict[str, StripeConv] = {}
     for weight, stripes in cut.stripes.items():
         path = weight.rpartition(".")[0]

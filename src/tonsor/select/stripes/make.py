@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -162,8 +161,9 @@ def checked_floor(floor: object) -> float:
 
 def _number(value: object) -> float:
     """Return a number as it is, and what is none as not a number."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return float(value) if real else math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return math.nan
+    return float(value)
 
 
 def _wanted(budget: str | Budget | None, threshold: object) -> Budget | float:
