@@ -31,7 +31,9 @@ from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.registry import CRITERIA
 from tonsor.criteria.rows import Combine
 from tonsor.errors import SelectionError
+from tonsor.methods.swp.run import StripeMethod
 from tonsor.select.rank import Rank
+from tonsor.select.stripes.make import StripeRank
 from tonsor.zoo.registry import ZOO
 
 NETS = """
@@ -88,7 +90,10 @@ FLAGS = {
         "--out", "--plan", "--json",
         "--recipe", "--epochs", "--lr", "--set", "--run", "--resume", "--device", "--quiet",
         "--engine", "--threads", "--batch",
+        "--threshold", "--method", "--alpha", "--start", "--no-revival", "--skeleton-only",
+        "--ramp", "--every", "--no-measure",
     },
+    "stripes": {"--plan", "--json"},
     "blocks": {
         "--level", "--by", "--score-batches", "--score-batch", "--judge", "--time", "--engine",
         "--threads", "--batch", "--device", "--out", "--figure", "--quiet", "--json",
@@ -164,7 +169,10 @@ def test_the_flags_are_these_and_no_others(
     rows = re.findall(r"^[│ ] (--?[a-z].*)", help_of(command, capsys=capsys), re.MULTILINE)
     found = {flag for row in rows for flag in re.findall(r"(?:^|, )(--?[a-z-]+)", row)}
     ranking = ("score", "sensitivity", "prune")
-    source, images = ("inspect", "explain", "blocks"), ("train", "finetune", "eval", "blocks")
+    source, images = (
+        ("inspect", "explain", "blocks", "stripes"),
+        ("train", "finetune", "eval", "blocks"),
+    )
     shared = SOURCE_FLAGS if command in (*source, *ranking) else set()
     shared = shared | (RANKING_FLAGS if command in ranking else set())
     shared = shared | (IMAGE_FLAGS if command in (*images, *ranking) else set())
@@ -185,7 +193,8 @@ def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixtur
 
 
 def test_ranks_are_those_of_the_engine() -> None:
-    assert get_args(get_type_hints(options.Prune)["rank"]) == get_args(Rank)
+    wanted, _ = get_args(get_type_hints(options.Prune)["rank"])
+    assert set(get_args(wanted)) == {*get_args(Rank), *get_args(StripeRank)}
     assert get_args(get_type_hints(Ranking)["combine"]) == get_args(Combine)
 
 
@@ -272,6 +281,7 @@ def test_explain_says_what_a_module_is_tied_to(cli: Tonsor) -> None:
         ("rules", RULES),
         ("conventions", CONVENTIONS),
         ("block-criteria", block_criteria()),
+        ("methods", get_args(StripeMethod)),
         ("engines", ENGINES),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -179,7 +180,9 @@ class Seen:
     layers: StripeLayers
 
 
+@functools.cache
 def seen(name: str) -> Seen:
+    """One of the networks; nothing that is done with it may change it."""
     build, shape = NETS[name]
     return looked_at(build(), torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
 
@@ -214,6 +217,18 @@ def stripes_only(it: Seen, masks: Mapping[str, StripeMask]) -> Plan:
     return replace(followed(it, {n: m | True for n, m in masks.items()}), stripes=found)
 
 
+def emptied(it: Seen, *names: str) -> Plan:
+    """The plan of a network in which these layers have no stripe, and what follows."""
+    masks = {x.name: np.ones((x.filters, x.positions), dtype=np.bool_) for x in it.layers.free}
+    return followed(it, {n: m & (n not in names) for n, m in masks.items()})
+
+
+def computed(model: nn.Module, x: Tensor) -> Tensor:
+    """What a copy of the model returns in float64."""
+    with torch.no_grad():
+        return copy.deepcopy(model).double()(x.double())
+
+
 def zeroed(plan: Plan, model: nn.Module) -> nn.Module:
     """The oracle: a copy in float64 with zeros where anything goes. It knows no dropped blocks."""
     assert not plan.drops
@@ -222,10 +237,8 @@ def zeroed(plan: Plan, model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, dims in plan.cut().keep.items():
             for dim, kept in enumerate(dims):
-                gone = sorted(set(range(tensors[name].shape[dim])) - set(kept or ())) if (
-                    kept is not None
-                ) else []  # fmt: skip
-                tensors[name].index_fill_(dim, torch.tensor(gone, dtype=torch.long), 0)
+                gone = set() if kept is None else {*range(tensors[name].shape[dim])} - {*kept}
+                tensors[name].index_fill_(dim, torch.tensor(sorted(gone), dtype=torch.long), 0)
         for name, stripes in plan.stripes.items():
             for filter_, row in enumerate(stripes.rows):
                 for position, at in enumerate(np.ndindex(*stripes.kernel)):

@@ -219,7 +219,7 @@ def test_layers_that_are_not_reached_are_named() -> None:
 def test_a_plan_of_another_model_is_refused() -> None:
     model, slim, plan = pruned()
     other: Any = tonsor.prune_stripes(model, X, budget="pieces=40%", by="l1")[0]
-    with pytest.raises(PlanError, match="'0' has .* stripes of .*, and the plan keeps .* others"):
+    with pytest.raises(PlanError, match=r"'0' has .* stripes of .*, and the plan keeps .* others"):
         fastest(other, plan, X)
     with pytest.raises(PlanError, match="keeps stripes of '0', the model has a Conv2d there"):
         fastest(model, plan, X)

@@ -37,7 +37,9 @@ class Told:
         show_table(("", "before", "after", "kept"), rows, title=name, numbers=1)
         for line in self._lines():
             show(line)
-        show_table(("stripes of", "left", "dense ms", "stripes ms", "runs as"), self._layers())
+        if self.done.timings:
+            show_table(("stripes of", "left", "dense ms", "stripes ms", "runs as"), self._layers())
+            show(f"({self.done.report.plan.made_by['execution']['conditions']})")
         for note in self.notes:
             show(f"note: {note}", "yellow")
         for path in self.files.values():
@@ -69,12 +71,14 @@ class Told:
             yield self.won
 
     def _layers(self) -> Iterator[tuple[str, ...]]:
-        """Yield a row for each layer of stripes, if it was measured how they run fastest."""
+        """Yield a row for each layer of stripes, with how long it takes where that was measured."""
         timed = {t.name: t for t in self.done.timings}
-        for weight, stripes in self.done.report.plan.cut().stripes.items() if timed else ():
+        for weight, stripes in self.done.report.plan.cut().stripes.items():
             name = weight.removesuffix(".weight")
-            ms = [f"{timed[name].dense_ms:.3g}", f"{timed[name].stripes_ms:.3g}"]
-            yield name, f"{stripes.left:,} of {stripes.size:,}", *ms, stripes.run
+            known = timed.get(name)
+            ms = ("", "") if known is None else (known.dense_ms, known.stripes_ms)
+            said = [m if isinstance(m, str) else f"{m:.3g}" for m in ms]
+            yield name, f"{stripes.left:,} of {stripes.size:,}", *said, stripes.run
 
     def to_json(self, budget: str | None) -> dict[str, Any]:
         """Return all of it as plain data."""

@@ -18,6 +18,7 @@ from tonsor.surgery.masked import CannotRunError, Follower, foresee, run_masked
 from tonsor.surgery.precision import DOUBLE, NATIVE, TOLERANCE, Precision
 from tonsor.surgery.reference import Reference
 from tonsor.surgery.side import Side
+from tonsor.surgery.striping import with_convs
 from tonsor.types import Cut, Op
 
 _TINY = 1e-6  # below this an output is taken for rounding around zero
@@ -190,8 +191,6 @@ def _locate(
     """Run both again and name the first operator whose kept results differ."""
     if cut.drops:  # the slim model has fewer operators, and no number of one is that of the other
         return f"Blocks that went: {', '.join(d.name for d in cut.drops)}."
-    if cut.stripes:  # nor here
-        return f"Layers cut into stripes: {', '.join(cut.stripes)}."
     wanted: list[tuple[Op, list[Tensor | None]]] = []
     found: list[str] = []
 
@@ -216,5 +215,5 @@ def _locate(
 
     follower = Follower(reference, remember)
     Side(model, how, cut, late=False).run(probe, follower.execute, follower.observe)
-    Side(slim, how, late=False).run(probe, None, compare)
+    Side(with_convs(slim), how, late=False).run(probe, None, compare)
     return found[0] if found else "No single operator differs."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, product
 from typing import Any
 
@@ -35,13 +36,23 @@ class _Spot:
     steps: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the input, and for each position which outputs read it, and where."""
+
+    input: tuple[slice, ...]
+    spots: tuple[_Spot, ...]
+    here: tuple[Any, ...]
+    there: tuple[Any, ...]
+
+
 def added_up(
     x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor, counts: Sequence[int], *,
     kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads,
     out_channels: int,
 ) -> Tensor:  # fmt: skip
     """Add stripes up in place, in parts of the batch that stay near the processor."""
-    sizes = _sizes(x, kernel, stride, dilation, pads)
+    sizes = _sizes(x.shape[2:], kernel, stride, dilation, pads)
     kind = _kind(x)
     start = x.new_zeros(1, dtype=kind) if bias is None else bias.to(kind)
     shape = (len(x), out_channels, *sizes)
@@ -50,25 +61,20 @@ def added_up(
         memory_format=torch.contiguous_format
     )  # fmt: skip
     read = False
-    for remainder, spots in _by_remainder(counts, kernel, stride, dilation, pads).items():
-        part = x[(..., *(slice(r, None, s) for r, s in zip(remainder, stride, strict=True)))]
-        spots = [s for s in spots if _meets(s, sizes, part.shape[2:])]
-        if not spots:
-            continue
-        low, high = _range(spots, sizes, part.shape[2:])
-        part = part[(..., *map(slice, low, high))]
-        ours = _rows(weight, spots)
-        many = _many(part, len(ours))
+    # Small layers would take longer to be thought about than to be run.
+    plain = all(type(n) is int for n in x.shape)
+    given = tuple(x.shape[2:]), tuple(counts), tuple(kernel), tuple(stride), tuple(dilation)
+    for part in (_parts if plain else _parts.__wrapped__)(*given, tuple(pads)):
+        seen = x[(..., *part.input)]
+        ours = _rows(weight, part.spots)
+        many = _many(seen, len(ours))
         for begin in range(0, len(x), many):
-            given = _pointwise(part[begin : begin + many], ours)
+            found = _pointwise(seen[begin : begin + many], ours)
             into, at, read = out[begin : begin + many], 0, True
-            for spot in spots:
-                here, there = _windows(spot, low, sizes, high)
+            for spot, here, there in zip(part.spots, part.here, part.there, strict=True):
                 some = spot.stop - spot.first
                 rows = filters[spot.first : spot.stop]
-                into[(..., *here)].index_add_(
-                    1, rows, given[(slice(None), slice(at, at + some), *there)]
-                )
+                into[here].index_add_(1, rows, found.narrow(1, at, some)[there])
                 at += some
     return out if read else _reached(out, x, weight)
 
@@ -79,7 +85,7 @@ def gathered(
     out_channels: int,
 ) -> Tensor:  # fmt: skip
     """Compute the same of whole tensors only, for a graph that others run."""
-    sizes = _sizes(x, kernel, stride, dilation, pads)
+    sizes = _sizes(x.shape[2:], kernel, stride, dilation, pads)
     x = F.pad(x, [n for pair in reversed(pads) for n in pair])
     out: Tensor | None = None
     zero = weight.new_zeros(1, weight.shape[1])
@@ -150,15 +156,13 @@ def _rows(weight: Tensor, spots: Sequence[_Spot]) -> Tensor:
 
 
 def _sizes(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads
-) -> list[Any]:
-    sizes = [
+    given: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    pads: Pads,
+) -> list[Any]:  # fmt: skip
+    return [
         (n + before + behind - d * (k - 1) - 1) // s + 1
-        for n, k, s, d, (before, behind) in zip(
-            x.shape[2:], kernel, stride, dilation, pads, strict=True
-        )
+        for n, k, s, d, (before, behind) in zip(given, kernel, stride, dilation, pads, strict=True)
     ]
-    return sizes
 
 
 def _by_remainder(
@@ -186,17 +190,41 @@ def _from_start(
     return _by_remainder(counts, kernel, stride, dilation, [(0, 0)] * len(kernel))
 
 
-def _meets(spot: _Spot, sizes: Sequence[int], given: Sequence[int]) -> bool:
+@lru_cache(maxsize=4096)
+def _parts(
+    given: tuple[int, ...], counts: tuple[int, ...], kernel: tuple[int, ...],
+    stride: tuple[int, ...], dilation: tuple[int, ...], pads: tuple[tuple[int, int], ...],
+) -> tuple[_Part, ...]:  # fmt: skip
+    """Work out what reads what, for an input of these sizes."""
+    sizes = _sizes(given, kernel, stride, dilation, pads)
+    found: list[_Part] = []
+    for remainder, every in _by_remainder(counts, kernel, stride, dilation, pads).items():
+        most = [len(range(r, n, s)) for r, n, s in zip(remainder, given, stride, strict=True)]
+        spots = tuple(s for s in every if _meets(s, sizes, most))
+        if not spots:
+            continue
+        low, high = _range(spots, sizes, most)
+        seen = tuple(
+            slice(r + a * s, r + b * s, s)
+            for r, a, b, s in zip(remainder, low, high, stride, strict=True)
+        )
+        windows = [_windows(s, low, sizes, high) for s in spots]
+        here, there = (tuple((..., *w[i]) for w in windows) for i in (0, 1))
+        found.append(_Part(seen, spots, here, there))
+    return tuple(found)
+
+
+def _meets(spot: _Spot, sizes: Sequence[int], most: Sequence[int]) -> bool:
     """Whether any output reads input here, and not padding alone."""
-    return all(max(0, -q) < min(n, m - q) for q, n, m in zip(spot.steps, sizes, given, strict=True))
+    return all(max(0, -q) < min(n, m - q) for q, n, m in zip(spot.steps, sizes, most, strict=True))
 
 
 def _range(
-    spots: Sequence[_Spot], sizes: Sequence[int], given: Sequence[int]
+    spots: Sequence[_Spot], sizes: Sequence[int], most: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Return the input that any of these reads, in each dimension."""
     low, high = [], []
-    for dim, (n, m) in enumerate(zip(sizes, given, strict=True)):
+    for dim, (n, m) in enumerate(zip(sizes, most, strict=True)):
         steps = [s.steps[dim] for s in spots]
         low.append(max(0, min(steps)))
         high.append(min(m, max(steps) + n))

@@ -330,6 +330,19 @@ def striped(conv: nn.Module, mask: StripeMask, run: Execution | Literal[""] = ""
     return layer.train(conv.training)
 
 
+def as_conv(layer: StripeConv) -> nn.Module:
+    """Return the convolution that a layer stands for, whose other stripes are zero."""
+    kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[layer.rank - 1]
+    conv = kind(
+        layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+        layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode, "meta",
+    )  # fmt: skip
+    filled = layer.dense_weight().detach().contiguous()
+    conv.weight = nn.Parameter(filled, requires_grad=layer.weight.requires_grad)
+    conv.bias = layer.bias
+    return conv.train(layer.training)
+
+
 def stripes_of(weight: Tensor, mask: StripeMask) -> Tensor:
     """Take the stripes of a mask out of a weight, or what has its shape: `[stripe, input]`."""
     rows = weight.detach().movedim(1, -1).flatten(1, -2)  # [filter, position, input]

@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from tonsor.errors import SurgeryError
+from tonsor.graph.clone import clone
 from tonsor.stripes import Stripes
-from tonsor.surgery.slice import Kept, cut_tensor, mask_, widen_tensor
+from tonsor.surgery.slice import Kept, copy_parameter, cut_tensor, mask_, widen_tensor
 from tonsor.surgery.stripe_conv import (
     StripeConv,
+    as_conv,
     mask_stripes_,
     striped,
     stripes_of,
@@ -102,22 +104,25 @@ def check_stripes(model: nn.Module, cut: Cut) -> str | None:
     return None
 
 
-def set_execution(slim: nn.Module, stripes: dict[str, Stripes]) -> None:
-    """Have each layer run as its stripes say."""
-    for name, found in stripes.items():
-        layer = slim.get_submodule(name.rpartition(".")[0])
-        if isinstance(layer, StripeConv) and found.run:
-            layer.run = found.run
+def with_convs(slim: nn.Module) -> nn.Module:
+    """Return a copy in which every layer of stripes is the convolution that it stands for."""
+    copy = clone(slim, copy_parameter)
+    for layer in [m for m in copy.modules() if isinstance(m, StripeConv)]:
+        conv = as_conv(layer)
+        _take_over(layer, conv)
+        for parent, key in _places(copy, layer):
+            parent._modules[key] = conv
+    return copy
 
 
-def _take_over(conv: nn.Module, layer: StripeConv) -> None:
-    """Give a layer the hooks of the convolution in whose place it comes."""
+def _take_over(old: nn.Module, new: nn.Module) -> None:
+    """Give a layer the hooks of the one in whose place it comes."""
     for which in (
         "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
         "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
         "_forward_hooks_always_called",
     ):  # fmt: skip
-        getattr(layer, which).update(getattr(conv, which))
+        getattr(new, which).update(getattr(old, which))
 
 
 def _places(model: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -8,7 +8,7 @@ shortcut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,29 +118,32 @@ def _branches(anatomy: Anatomy, layers: Sequence[StripeLayer]) -> Iterator[Branc
     for block in blocks.removable:
         if block.drop is None or not block.drop.zeroed:
             continue
-        ends = [(spots.index(s), s.argument) for s in block.drop.zeroed]
-        values = [anatomy.graph.ops[i][argument].value for i, argument in ends if i is not None]
+        found = [(spots.index(s), s.argument) for s in block.drop.zeroed]
+        ends = [(i, anatomy.graph.ops[i][argument].value) for i, argument in found if i is not None]
         on_the_way = frozenset(
             x.name for x in layers if gone([block.drop], x.weight)
-            and not _reached(anatomy, block, values, x.name)
+            and not _reached(anatomy, block, ends, x.name)
         )  # fmt: skip
         if on_the_way:
-            silent = [_ends_in(anatomy, v) for v in values]
+            silent = [_ends_in(anatomy, value) for _, value in ends]
             known = tuple(n for names in silent for n in names) if all(silent) else ()
             yield Branch(block.drop, on_the_way, known)
 
 
-def _reached(anatomy: Anatomy, block: Block, ends: Iterable[int], layer: str) -> bool:
-    """Whether a way leads from what goes into a block to its end that is not through a layer."""
-    graph, wanted = anatomy.graph, set(ends)
+def _reached(
+    anatomy: Anatomy, block: Block, ends: Sequence[tuple[int, int]], layer: str
+) -> bool:  # fmt: skip
+    """Whether a way leads from what goes into a block to its end that is not through a layer.
+
+    `ends` are the operators that add the branch, each with the value that it adds.
+    """
+    graph = anatomy.graph
     (call,) = [c for c in graph.calls if c.module == block.modules[0]]
     seen = set(refs((*call.args, *call.kwargs.values())))
-    for op in graph.ops[call.first : call.stop]:
-        if op.module == layer:
-            continue
-        if seen & set(op.inputs):
+    for op in graph.ops[call.first : max((i for i, _ in ends), default=call.stop)]:
+        if op.module != layer and seen & set(op.inputs):
             seen |= {v for v in op.outputs if v is not None}
-    return bool(seen & wanted)
+    return any(value in seen for _, value in ends)
 
 
 def _ends_in(anatomy: Anatomy, value: int) -> tuple[str, ...]:

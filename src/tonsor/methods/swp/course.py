@@ -7,8 +7,10 @@ what is left comes down to a budget; what has gone by then stays gone.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,16 @@ from tonsor.criteria.rows import Array
 from tonsor.errors import BudgetError, SelectionError
 from tonsor.families.channels import vectors
 from tonsor.families.stripes.layers import StripeLayer, find_stripes, no_layer_free
+from tonsor.methods.swp.earlier import Earlier
+from tonsor.plan_json import plan_text
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
 from tonsor.select.names import Named
 from tonsor.select.stripes.frame import Frame
 from tonsor.select.stripes.make import checked_floor, keeping
-from tonsor.select.stripes.threshold import Chosen, above, within
+from tonsor.select.stripes.threshold import TOLERANCE, Chosen, above, within
 from tonsor.stripes import StripeMask
+from tonsor.surgery.dropping import joined_drops
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,14 @@ class StripeCourse:
         if not layers.free:
             raise no_layer_free(layers)
         self.frame = Frame(anatomy, layers, after, silenced=True)
+        self._earlier = Earlier(self.frame)
         self.layers: tuple[StripeLayer, ...] = tuple(
             x for x in layers.free if x.name in self.frame.start
         )
         self.threshold, self.revival, self.floor = threshold, revival, checked_floor(floor)
         self.ramp, self.every = ramp, every
         self.budget = _counted(budget)
-        self.over = self.budget is None
+        self.over, self.held = self.budget is None, 0
         self.history: list[Moment] = []
         self.masks: dict[str, StripeMask] = dict(self.frame.start)
         self.tensors: list[Tensor] = []
@@ -82,28 +88,31 @@ class StripeCourse:
             self._limit = 1 / asked if is_speedup(self.budget.target) else asked
             ones = {x.name: np.ones(x.size) for x in self.layers}
             within(self.frame, ones, self.budget, self.floor)  # or it is out of reach
+        if after is not None:
+            self._earlier.zero_()
         self._settle(dict(self.frame.start))
 
     # ------------------------------------------------------------ deciding
 
     def due(self, step: int) -> bool:
         """Whether the threshold is to be found anew after this step."""
-        return not self.over and (step + 1) % self.every == 0
+        return not self.over and ((step + 1) % self.every == 0 or step + 1 >= self.ramp)
 
     def turn(self, values: Sequence[Tensor], step: int) -> None:
         """Decide anew after a step, by the values of all stripes of each layer."""
         if self.due(step):
             self._find(values, step)
         elif self.budget is None and self._changed(values):
-            self._settle(above(self.frame, self._arrays(values), self.threshold, self.floor).masks)
+            self._take(above(self.frame, self._arrays(values), self.threshold, self.floor))
         if (step + 1) % self.every == 0:
             self.history.append(self._moment(step))
 
     def _changed(self, values: Sequence[Tensor]) -> bool:
         """Whether any stripe has fallen to the threshold or, if that may be, risen above it."""
         now, before = self._those_above(values), self._above
-        if before is not None and not self.revival:
-            now &= before
+        if before is not None:
+            before = before.to(now.device)
+            now = now if self.revival else now & before
         self._above = now
         return before is None or not torch.equal(now, before)
 
@@ -111,29 +120,33 @@ class StripeCourse:
         return torch.cat([v.detach().flatten() for v in values]) > self.threshold
 
     def _find(self, values: Sequence[Tensor], step: int) -> None:
-        assert self.budget is not None
         done = min(1.0, (step + 1) / self.ramp)
         limit = self._limit + (self._whole - self._limit) * (1 - done) ** 3
-        self._settle(self._within(values, limit).masks)
+        self._take(self._within(values, limit))
         self.over = done >= 1.0
 
     def _within(self, values: Sequence[Tensor], limit: float | None = None) -> Chosen:
         """Choose among the stripes that are left, by the threshold that leaves so much."""
         assert self.budget is not None
-        chosen = within(
-            self.frame, self._arrays(values), self.budget, self.floor, least=0.0, limit=limit
-        )
-        self.threshold = chosen.threshold
-        return chosen
+        mine = self._arrays(values)
+        try:
+            return within(self.frame, mine, self.budget, self.floor, least=0.0, limit=limit)
+        except BudgetError:  # what each layer has to keep lies in filters that differ too much
+            found = above(self.frame, mine, math.inf, self.floor)
+            return replace(found, threshold=max(float(v.max()) for v in mine.values()))
+
+    def _take(self, chosen: Chosen) -> None:
+        self.threshold, self.held = chosen.threshold, chosen.held
+        self._settle(chosen.masks)
 
     def _arrays(self, values: Sequence[Tensor]) -> dict[str, Array]:
-        """Return the values as arrays, zero for stripes that may not come back."""
+        """Return the values as arrays, below all others for stripes that may not come back."""
         found: dict[str, Array] = {}
         for layer, value in zip(self.layers, values, strict=True):
             mine = value.detach().double().cpu().numpy().reshape(-1)
             back = self.revival and self.budget is None
             found[layer.name] = (
-                mine if back else np.where(self.masks[layer.name].reshape(-1), mine, 0.0)
+                mine if back else np.where(self.masks[layer.name].reshape(-1), mine, -1.0)
             )
         return found
 
@@ -160,7 +173,8 @@ class StripeCourse:
         branches = following.dead_branches(masks)
         for name in (n for b in branches for n in b.ends):
             mask_of(name).zero_()
-        for group, alive in following.alive(masks, [b.drop for b in branches]).items():
+        drops = joined_drops(self._earlier.drops, [b.drop for b in branches])
+        for group, alive in following.alive(masks, drops).items():
             for part in vectors(anatomy, anatomy.by_name[group]):
                 dead = torch.from_numpy(np.flatnonzero(~alive))
                 mask = mask_of(part.member.tensor)
@@ -170,14 +184,24 @@ class StripeCourse:
     # ------------------------------------------------------------ holding
 
     @torch.no_grad()
-    def silence_(self) -> None:
-        """Set to zero what scales and shifts filters and branches that are dead."""
-        _multiply_(list(self._silent))
+    def hold_(self, tensors: Sequence[Tensor]) -> None:
+        """Set what is gone to zero, of the skeletons or the weights of all layers."""
+        self.tensors = [m.to(t) for m, t in zip(self.tensors, tensors, strict=True)]
+        _multiply_([(t, _like(m, t)) for m, t in zip(self.tensors, tensors, strict=True)])
+        self._silent = [(t, m.to(t)) for t, m in self._silent]
+        _multiply_(self._silent)
+        self._earlier.zero_()
 
     @torch.no_grad()
-    def silence_gradients_(self) -> None:
-        """Keep the gradients of the same from the optimizer."""
-        _multiply_([(t.grad, mask) for t, mask in self._silent if t.grad is not None])
+    def hold_gradients_(self, tensors: Sequence[Tensor]) -> None:
+        """Keep the gradients of the same, and of what is silent with them, from the optimizer."""
+        pairs = [
+            (t.grad, _like(m, t.grad).to(t.grad))
+            for m, t in zip(self.tensors, tensors, strict=True) if t.grad is not None
+        ]  # fmt: skip
+        _multiply_(pairs)
+        _multiply_([(t.grad, m.to(t.grad)) for t, m in self._silent if t.grad is not None])
+        self._earlier.zero_gradients_()
 
     # ------------------------------------------------------------ the end
 
@@ -185,29 +209,36 @@ class StripeCourse:
         """Decide for the last time; return what is to be said of it."""
         notes: list[str] = []
         if not self.over:
-            left = sum(int(m.sum()) for m in self.masks.values())
-            self._settle(self._within(values).masks)
-            now = sum(int(m.sum()) for m in self.masks.values())
+            left = self.frame.amount(self.masks, "pieces")
+            self._take(self._within(values))
+            self.over = True
+            now = self.frame.amount(self.masks, "pieces")
             notes.append(
                 f"training ended before the budget was met; {left - now} stripes are cut at once"
+            )
+        if self.held:
+            notes.append(
+                f"{self.held} stripes below the threshold stay, for their layers would have too few"
             )
         return notes
 
     def plan(self, made_by: dict[str, Any], notes: Iterable[str]) -> Plan:
         """Return the plan of what is left."""
+        said = list(notes)
         made: dict[str, Any] = {
             "threshold": self.threshold, "floor": self.floor, "revival": self.revival,
         }  # fmt: skip
         if self.budget is not None:
             target = self.budget.target
             whole = self.frame.whole(target)
+            share = self.frame.cost(self.masks, target) / self._limit
             made |= {
                 "budget": str(self.budget), "limit": self.budget.limit(whole), "whole": whole,
                 "reached": self.frame.amount(self.masks, target),
-                "ramp": self.ramp, "every": self.every,
+                "met": 1 - TOLERANCE <= share <= 1, "ramp": self.ramp, "every": self.every,
             }  # fmt: skip
+            said += _missed(str(self.budget), share)
         dead = [b.drop.name for b in self.frame.following.dead_branches(self.masks)]
-        said = list(notes)
         if dead:
             said.append(f"a convolution of {', '.join(dead)} has no stripe left: the block goes")
         return self.frame.plan(self.masks, made_by | made | {"notes": said})
@@ -226,27 +257,53 @@ class StripeCourse:
         return {
             "budget": str(self.budget), "threshold": str(start), "ramp": str(self.ramp),
             "every": str(self.every), "revival": str(self.revival), "floor": str(self.floor),
-            "layers": ", ".join(x.name for x in self.layers),
+            "layers": ", ".join(x.name for x in self.layers), "after": _digest(self.frame.after),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is gone, and the threshold by which it went."""
         return {
-            "threshold": self.threshold, "over": self.over,
+            "threshold": self.threshold, "over": self.over, "held": self.held,
+            "above": self._above,
             "masks": {n: torch.from_numpy(m.copy()) for n, m in self.masks.items()},
             "history": [asdict(m) for m in self.history],
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.threshold, self.over, self._above = state["threshold"], state["over"], None
+        self.threshold, self.over, self.held = state["threshold"], state["over"], state["held"]
+        self._above = state["above"]
         self.history = [Moment(**m) for m in state["history"]]
         self._settle({n: t.cpu().numpy().astype(np.bool_) for n, t in state["masks"].items()})
 
 
 def _multiply_(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
     if pairs:
-        torch._foreach_mul_([t for t, _ in pairs], [m.to(t) for t, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_([t for t, _ in pairs], [m for _, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _like(mask: Tensor, tensor: Tensor) -> Tensor:
+    """Show the mask of a skeleton as one of the weight, if that is what the tensor is."""
+    return mask if mask.dim() == tensor.dim() else mask.unsqueeze(1)
+
+
+def _missed(budget: str, share: float) -> list[str]:
+    """Say why it is not just what a budget allows that is left."""
+    if share > 1:
+        return [
+            f"{budget} is missed by {share - 1:.1%}: every layer keeps a stripe, and the filters "
+            "that these are in need as much; cut channels or blocks first"
+        ]
+    if share < 1 - TOLERANCE:
+        return [
+            f"{1 - share:.1%} less than {budget} allows is left, for what goes goes in steps: a "
+            "stripe, or with the last one a filter or a block"
+        ]
+    return []
+
+
+def _digest(after: Plan | None) -> str:
+    return "" if after is None else hashlib.sha256(plan_text(after).encode()).hexdigest()[:16]
 
 
 def _counted(budget: str | Budget | None) -> Budget | None:
@@ -263,10 +320,28 @@ def _counted(budget: str | Budget | None) -> Budget | None:
 
 
 def _check(threshold: float, ramp: int, every: int) -> None:
-    if not threshold >= 0:
+    if not isinstance(threshold, (int, float)) or not threshold >= 0:
         message = f"threshold is a number of at least 0, got {threshold!r}"
         raise SelectionError(message)
     for name, value in (("ramp", ramp), ("every", every)):
         if type(value) is not int or value < 1:
             message = f"{name} is a number of steps, at least 1, got {value!r}"
+            raise SelectionError(message)
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse what is no weight of a penalty."""
+    if not isinstance(alpha, (int, float)) or not 0 <= alpha < math.inf:
+        message = f"alpha is the weight of the penalty, at least 0, got {alpha!r}"
+        raise SelectionError(message)
+
+
+def check_trains(anatomy: Anatomy, layers: Iterable[StripeLayer], hint: str = "") -> None:
+    """Refuse layers whose weight is frozen, for no stripe of them would be learned."""
+    for layer in layers:
+        if not anatomy.parameters[layer.weight].requires_grad:
+            message = (
+                f"'{layer.weight}' is frozen, so nothing is learned of its stripes; let it train, "
+                f"or keep=['{layer.name}']{hint}"
+            )
             raise SelectionError(message)

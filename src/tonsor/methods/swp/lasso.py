@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
-from tonsor.errors import SelectionError
+from tonsor.errors import TrainError
 from tonsor.methods.checks import check_about, check_live, check_maskable, check_same
-from tonsor.methods.swp.course import Moment, StripeCourse
+from tonsor.methods.swp.course import Moment, StripeCourse, check_alpha, check_trains
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.names import Named
@@ -48,9 +48,7 @@ class StripeLasso(Method):
     ) -> None:
         check_same(model, anatomy)
         check_maskable(anatomy.model)
-        if not alpha >= 0:
-            message = f"alpha is the weight of the penalty, at least 0, got {alpha!r}"
-            raise SelectionError(message)
+        check_alpha(alpha)
         self.alpha = float(alpha)
         self.course = StripeCourse(
             anatomy, threshold=threshold, budget=budget, ramp=ramp, every=every, revival=revival,
@@ -60,10 +58,9 @@ class StripeLasso(Method):
         self.relative = relative
         means = [w.detach().norm(dim=1).mean() for w in self._weights]
         self._means = [float(m) if relative and m > 0 else 1.0 for m in means]
-        self._looked = False
-        if after is not None:
-            with torch.no_grad():
-                self._zero()
+        check_trains(anatomy, self.course.layers)
+        self._looked = self._finished = False
+        self._zero()
 
     @property
     def history(self) -> tuple[Moment, ...]:
@@ -79,6 +76,7 @@ class StripeLasso(Method):
     @torch.no_grad()
     def before_step(self, step: int) -> None:
         """Add the penalty to the gradients, and take away those of what is gone."""
+        self._check_open()
         if not self._looked:
             check_live(self.course.frame.anatomy)
             self._looked = True
@@ -86,29 +84,30 @@ class StripeLasso(Method):
             if weight.grad is not None:
                 pull = weight.detach() / norm.clamp_min(_LEAST).unsqueeze(1)
                 weight.grad.add_(pull, alpha=self.alpha)
-        self._hold([w.grad for w in self._weights])
-        self.course.silence_gradients_()
+        self.course.hold_gradients_(self._weights)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Set to zero what is not above the threshold now, and what is silent with it."""
+        self._check_open()
         self.course.turn(self._values(), step)
         self._zero()
 
     def _zero(self) -> None:
-        self._hold(list(self._weights))
-        self.course.silence_()
+        self.course.hold_(self._weights)
 
-    def _hold(self, tensors: list[Tensor | None]) -> None:
-        pairs = [(t, m) for t, m in zip(tensors, self.course.tensors, strict=True) if t is not None]
-        if pairs:
-            torch._foreach_mul_([t for t, _ in pairs], [m.unsqueeze(1).to(t) for t, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
+    def _check_open(self) -> None:
+        if self._finished:
+            message = "this StripeLasso is finished; make a new one to go on training stripes"
+            raise TrainError(message)
 
     @torch.no_grad()
     def finish(self) -> Plan:
         """Return what is to be cut, which is zero already."""
+        self._check_open()
         notes = self.course.finish(self._values())
         self._zero()
+        self._finished = True
         return self.course.plan(
             {"method": "lasso", "alpha": self.alpha, "relative": self.relative}, notes
         )

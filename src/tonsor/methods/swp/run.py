@@ -75,8 +75,12 @@ def prune_stripes_while_training(
     made = stripe_method(
         model, anatomy, method, budget=budget, ramp=ramp, every=max(1, min(every, ramp)), **options
     )
-    return train_and_cut(
-        model, made, splits, recipe, folder=folder, resume=resume, teacher=teacher,
-        recalibrate=recalibrate, verify=verify, device=device, save_every=save_every,
-        log_every=log_every, board=board, quiet=quiet,
-    )  # fmt: skip
+    try:
+        return train_and_cut(
+            model, made, splits, recipe, folder=folder, resume=resume, teacher=teacher,
+            recalibrate=recalibrate, verify=verify, device=device, save_every=save_every,
+            log_every=log_every, board=board, quiet=quiet,
+        )  # fmt: skip
+    finally:
+        if isinstance(made, FilterSkeleton):
+            made.release()  # or a run that was stopped could not go on with the same model

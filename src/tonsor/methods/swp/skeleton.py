@@ -70,3 +70,5 @@ def skeleton_of(conv: nn.Module) -> Skeleton | None:
 def merge(conv: nn.Module) -> None:
     """Multiply the weight of a convolution by its skeleton, and take that off."""
     parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
+    for name in [n for n in conv._parameters if n != "weight"]:  # the weight is first again
+        conv._parameters[name] = conv._parameters.pop(name)

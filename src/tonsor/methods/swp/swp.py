@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
-from tonsor.errors import SelectionError
-from tonsor.methods.checks import check_about, check_same
-from tonsor.methods.swp.course import Moment, StripeCourse
-from tonsor.methods.swp.skeleton import Skeleton, Start, insert, merge, skeleton_of
+from tonsor.errors import SelectionError, TrainError
+from tonsor.methods.checks import check_about, check_live, check_same
+from tonsor.methods.swp.course import Moment, StripeCourse, check_alpha, check_trains
+from tonsor.methods.swp.skeleton import Start, insert, merge, skeleton_of
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.names import Named
@@ -57,7 +57,8 @@ class FilterSkeleton(Method):
     stripes or, below 1, as a share. `after` is an earlier plan of the same model.
 
     What the authors leave slightly off zero between two steps is zero here at once, so that a model
-    judged at any time is the one that is cut.
+    judged at any time is the one that is cut. The optimizer has to be made after this, as it is to
+    train the skeletons too.
     """
 
     def __init__(
@@ -78,9 +79,9 @@ class FilterSkeleton(Method):
         after: Plan | None = None,
     ) -> None:
         check_same(model, anatomy)
-        if not alpha >= 0:
-            message = f"alpha is the weight of the penalty, at least 0, got {alpha!r}"
-            raise SelectionError(message)
+        _check_bare(anatomy)
+        check_live(anatomy)
+        check_alpha(alpha)
         if start not in get_args(Start):
             message = f"start must be one of {', '.join(get_args(Start))}, got {start!r}"
             raise SelectionError(message)
@@ -89,22 +90,35 @@ class FilterSkeleton(Method):
             anatomy, threshold=threshold, budget=budget, ramp=ramp, every=every, revival=revival,
             keep=keep, floor=floor, after=after,
         )  # fmt: skip
+        if start == "ones" and budget is None and threshold >= 1:
+            message = (
+                f"threshold={threshold!r} would take all at the first step, for the skeletons "
+                "start as ones; say less than 1, or start='norms'"
+            )
+            raise SelectionError(message)
+        self._weights = [anatomy.parameters[x.weight] for x in self.course.layers]
+        if not skeleton_only:
+            hint = "; skeleton_only=True trains skeletons of frozen weights"
+            check_trains(anatomy, self.course.layers, hint)
         self._convs = [anatomy.model.get_submodule(x.name) for x in self.course.layers]
-        self._frozen: list[nn.Parameter] = []
-        self._skeletons = [_inserted(conv, start) for conv in self._convs]
-        if skeleton_only:
-            for conv in self._convs:
-                weight: Any = conv.parametrizations.weight.original  # type: ignore[union-attr]
-                if weight.requires_grad:
-                    self._frozen.append(weight.requires_grad_(False))
-        if after is not None:
-            with torch.no_grad():
-                self._zero()
+        self._skeletons = [insert(conv, start) for conv in self._convs]
+        self._frozen = [w for w in self._weights if skeleton_only and w.requires_grad]
+        for weight in self._frozen:
+            weight.requires_grad_(False)
+        self._others = [p for p in anatomy.model.parameters() if p.requires_grad]
+        self._versions: tuple[list[int], list[int]] | None = None
+        self._looked = self._finished = False
+        self._zero()
 
     @property
     def history(self) -> tuple[Moment, ...]:
         """What has come of it, now and then."""
         return tuple(self.course.history)
+
+    @property
+    def skeletons(self) -> list[nn.Parameter]:
+        """What trains beside the parameters that the model had: a number for each stripe."""
+        return self._numbers
 
     @property
     def _numbers(self) -> list[nn.Parameter]:
@@ -113,26 +127,57 @@ class FilterSkeleton(Method):
     @torch.no_grad()
     def before_step(self, step: int) -> None:
         """Add the penalty to the gradients, and take away those of what is gone."""
-        found = [(p, p.grad) for p in self._numbers]
-        alive = [(p, g) for p, g in found if g is not None]
-        torch._foreach_add_([g for _, g in alive], _signs(alive), alpha=self.alpha)  # pyright: ignore[reportPrivateImportUsage]
-        self._hold([p.grad for p in self._numbers])
-        self.course.silence_gradients_()
+        self._check_open()
+        numbers = self._numbers
+        alive = [(p.grad, p) for p in numbers if p.grad is not None]
+        if alive:
+            signs = torch._foreach_sign([p for _, p in alive])  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_([g for g, _ in alive], signs, alpha=self.alpha)  # pyright: ignore[reportPrivateImportUsage]
+        self.course.hold_gradients_(numbers)
+        if alive and not self._looked:
+            self._versions = self._counted()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Set to zero what is not above the threshold now, and what is silent with it."""
-        self.course.turn([p.abs() for p in self._numbers], step)
+        self._check_open()
+        self._look()
+        self.course.turn(self._sizes(), step)
         self._zero()
 
-    def _zero(self) -> None:
-        self._hold(list(self._numbers))
-        self.course.silence_()
+    def _sizes(self) -> list[Tensor]:
+        return list(torch._foreach_abs([p.detach() for p in self._numbers]))  # pyright: ignore[reportPrivateImportUsage]
 
-    def _hold(self, tensors: list[Tensor | None]) -> None:
-        pairs = [(t, m) for t, m in zip(tensors, self.course.tensors, strict=True) if t is not None]
-        if pairs:
-            torch._foreach_mul_([t for t, _ in pairs], [m.to(t) for t, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
+    def _zero(self) -> None:
+        self.course.hold_(self._numbers)
+
+    def _counted(self) -> tuple[list[int], list[int]]:
+        """Count how often the skeletons, and whatever else trains, have been changed in place."""
+        mine = {id(p) for p in self._numbers}
+        others = [p._version for p in self._others if id(p) not in mine]
+        return [p._version for p in self._numbers], others
+
+    def _look(self) -> None:
+        """Raise if the first step that changes anything does not change the skeletons."""
+        if self._looked or self._versions is None:
+            return
+        before, now = self._versions, self._counted()
+        if now[0] == before[0] and now[1] != before[1]:
+            message = (
+                "the optimizer does not train the skeletons: it was made before FilterSkeleton "
+                "was, or has only some parameters. Make it afterwards, or add them by "
+                "optimizer.add_param_group({'params': method.skeletons})"
+            )
+            raise TrainError(message)
+        self._looked = now[0] != before[0]
+
+    def _check_open(self) -> None:
+        if self._finished:
+            message = (
+                "this FilterSkeleton is finished: its skeletons are multiplied in and taken off. "
+                "Make a new one to go on training stripes"
+            )
+            raise TrainError(message)
 
     @torch.no_grad()
     def finish(self) -> Plan:
@@ -140,17 +185,27 @@ class FilterSkeleton(Method):
 
         The model computes the same as before, and has the parameters that it had at first.
         """
-        notes = self.course.finish([p.abs() for p in self._numbers])
+        self._check_open()
+        notes = self.course.finish(self._sizes())
         self._zero()
-        for conv in self._convs:
-            merge(conv)
-        for weight in self._frozen:
-            weight.requires_grad_(True)
+        self.release()
         made = {
             "method": "swp", "alpha": self.alpha, "start": self.start,
             "skeleton_only": self.skeleton_only,
         }  # fmt: skip
         return self.course.plan(made, notes)
+
+    def release(self) -> None:
+        """Multiply the weights by their skeletons and take these off, with nothing decided.
+
+        This is how to give up: the model is as it was made, with the weights that it has by now.
+        """
+        if not self._finished:
+            self._finished = True
+            for conv in self._convs:
+                merge(conv)
+            for weight in self._frozen:
+                weight.requires_grad_(True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is gone, and the threshold by which it went."""
@@ -170,15 +225,12 @@ class FilterSkeleton(Method):
         }  # fmt: skip
 
 
-def _inserted(conv: nn.Module, start: Start) -> Skeleton:
-    if skeleton_of(conv) is not None:
-        message = (
-            f"a {type(conv).__name__} has a skeleton already, of another FilterSkeleton on this "
-            "model; finish that one first"
-        )
-        raise SelectionError(message)
-    return insert(conv, start)
-
-
-def _signs(pairs: list[tuple[nn.Parameter, Tensor]]) -> list[Tensor]:
-    return [p.detach().sign() for p, _ in pairs]
+def _check_bare(anatomy: Anatomy) -> None:
+    """Refuse a model that has skeletons already."""
+    for name, module in anatomy.model.named_modules():
+        if skeleton_of(module) is not None:
+            message = (
+                f"'{name}' has a skeleton already, of another FilterSkeleton on this model; call "
+                "finish() or release() on that one first"
+            )
+            raise SelectionError(message)

@@ -65,8 +65,8 @@ def fastest(
 def _layers(slim: nn.Module, plan: Plan) -> dict[str, StripeConv]:
     """Find the layers of a plan by their weights, or say what does not belong together."""
     cut = plan.cut()
-    named: Any = slim.named_modules(remove_duplicate=False)
-    modules: dict[str, nn.Module] = dict(named)
+    model: Any = slim
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     found: dict[str, StripeConv] = {}
     for weight, stripes in cut.stripes.items():
         path = weight.rpartition(".")[0]

@@ -159,11 +159,12 @@ def checked_floor(floor: object) -> float:
     return found if found < 1 else int(found)
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     """Return a number as it is, and what is none as not a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    try:
+        return math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return math.nan
-    return float(value)
 
 
 def _wanted(budget: str | Budget | None, threshold: object) -> Budget | float:

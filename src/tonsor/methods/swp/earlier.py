@@ -1,0 +1,70 @@
+"""What an earlier plan of the same model removes, held at zero while stripes are learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tonsor.drops import Drop
+from tonsor.errors import SelectionError
+from tonsor.methods.masks import Masks
+from tonsor.select.stripes.frame import Frame
+
+
+class Earlier:
+    """Holds at zero what the earlier plan of a frame removes, if there is one.
+
+    The stripes of layers that may lose more are not its business. A block is held by what scales
+    and shifts the end of its branch; where that is not known, it can't be held.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self._anatomy, self._plan = frame.anatomy, frame.after
+        self.drops: tuple[Drop, ...] = () if self._plan is None else self._plan.drops
+        self._masks: tuple[torch.device, Masks] | None = None
+        self._extra: list[tuple[nn.Parameter, Tensor]] = []
+        if self._plan is None:
+            return
+        ends = {b.drop.name: b.ends for b in frame.following.branches}
+        for drop in self.drops:
+            if not ends.get(drop.name):
+                message = (
+                    f"the earlier plan removes block '{drop.name}', which can't be held at zero "
+                    "while the model trains; cut by that plan first, train the slim model, and "
+                    "put both plans together by later.rebase(earlier)"
+                )
+                raise SelectionError(message)
+            for name in ends[drop.name]:
+                tensor = self._anatomy.parameters[name]
+                self._extra.append((tensor, torch.zeros_like(tensor, requires_grad=False)))
+        learned = {frame.layers.by_name[name].weight for name in frame.start}
+        for name, stripes in self._plan.stripes.items():
+            if name not in learned:
+                mask = torch.from_numpy(stripes.mask).view(-1, 1, *stripes.kernel)
+                self._extra.append((self._anatomy.parameters[name], mask))
+
+    @torch.no_grad()
+    def zero_(self) -> None:
+        """Set to zero what the plan removes."""
+        if (masks := self._held()) is not None:
+            masks.weights_()
+            for tensor, mask in self._extra:
+                tensor.mul_(mask.to(tensor))
+
+    @torch.no_grad()
+    def zero_gradients_(self) -> None:
+        """Keep the gradients of the same from the optimizer."""
+        if (masks := self._held()) is not None:
+            masks.gradients_()
+            for tensor, mask in self._extra:
+                if tensor.grad is not None:
+                    tensor.grad.mul_(mask.to(tensor.grad))
+
+    def _held(self) -> Masks | None:
+        """The masks of the plan, made where the model is by now."""
+        if self._plan is None:
+            return None
+        device = next(iter(self._anatomy.parameters.values())).device
+        if self._masks is None or self._masks[0] != device:
+            self._masks = device, Masks(self._anatomy, self._plan)
+        return self._masks[1]
