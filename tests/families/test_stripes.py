@@ -1,4 +1,4 @@
-"""Which convolutions may lose stripes, why others may not, and what follows where some have none."""
+"""Which convolutions may lose stripes, why others may not, and what follows where none is left."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def three(given: int, made: int, side: int = 3, **more: Any) -> nn.Conv2d:
 class Subclass(nn.Conv2d):
     """It only adds an attribute."""
 
-    def __init__(self, *sizes: int) -> None:
-        super().__init__(*sizes)
+    def __init__(self, given: int, made: int, side: int) -> None:
+        super().__init__(given, made, side)
         self.mark = 3
 
 

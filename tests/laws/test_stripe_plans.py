@@ -73,7 +73,7 @@ def _equals_zeros(name: str, seed: int, share: float, follow: bool) -> None:
     assert apart(slim, oracle, it) < 1e-9
 
 
-@examples(25)
+@examples(10)
 @given(st.sampled_from(SMALL), SEEDS, SHARES, st.booleans())
 def test_the_slim_model_is_one_with_zeros(name: str, seed: int, share: float, follow: bool) -> None:
     _equals_zeros(name, seed, share, follow)
@@ -110,7 +110,7 @@ def test_gradients_are_cut_like_weights(name: str, seed: int) -> None:
 # ---------------------------------------------------------------- combining
 
 
-@examples(15)
+@examples(10)
 @given(st.sampled_from(SMALL), SEEDS, SEEDS)
 def test_plans_are_merged_and_compared(name: str, one: int, two: int) -> None:
     it = seen(name)
@@ -123,8 +123,7 @@ def test_plans_are_merged_and_compared(name: str, one: int, two: int) -> None:
     assert bool(there) == (first.cut() != second.cut())
     try:
         both = first.merge(second)
-    except PlanError as error:
-        assert "leave nothing of" in str(error)
+    except PlanError:
         assert "leave nothing of" in said(PlanError, lambda: second.merge(first))
         return
     other = second.merge(first)
@@ -193,7 +192,7 @@ def earlier_of(name: str, kind: str) -> tuple[Plan, Seen]:
 CHAINS = [*((n, "channels") for n in SMALL), ("residual", "blocks"), ("resnet20", "blocks")]
 
 
-@examples(20)
+@examples(12)
 @given(st.sampled_from(CHAINS), SEEDS, SHARES)
 def test_continual_pruning_is_one_plan(chain: tuple[str, str], seed: int, share: float) -> None:
     it, (earlier, left) = seen(chain[0]), earlier_of(*chain)
@@ -239,7 +238,7 @@ def test_after_stripes_there_is_no_way_back_to_the_original() -> None:
 # ---------------------------------------------------------------- going back
 
 
-@examples(15)
+@examples(10)
 @given(st.sampled_from(SMALL), SEEDS)
 def test_what_was_trained_goes_back_to_where_it_was(name: str, seed: int) -> None:
     it = seen(name)
@@ -248,7 +247,9 @@ def test_what_was_trained_goes_back_to_where_it_was(name: str, seed: int) -> Non
     with torch.no_grad():
         for parameter in slim.parameters():
             parameter.add_(1)
+    before = snapshot(it.model)
     back = plan.revert(slim, it.model)
+    assert same(before, snapshot(it.model))
     moved = copy.deepcopy(it.model)
     with torch.no_grad():
         for parameter in moved.parameters():

@@ -61,6 +61,16 @@ def test_every_way_computes_the_masked_convolution(way: str, case: Case) -> None
 
 
 @pytest.mark.parametrize("run", RUNS)
+def test_nothing_is_added_to_the_bias_itself(run: Any) -> None:
+    layer = striped(nn.Conv2d(3, 4, 3, padding=1).eval(), np.ones((4, 9), dtype=bool), run)
+    assert layer.bias is not None
+    before = layer.bias.detach().clone()
+    with torch.no_grad():
+        layer(torch.randn(1, 3, 1, 1))  # of which the output is as large as the bias
+    assert torch.equal(layer.bias, before)
+
+
+@pytest.mark.parametrize("run", RUNS)
 @settings(max_examples=60)
 @given(case=cases(rank=2))
 def test_the_layout_of_the_input_makes_no_difference(run: str, case: Case) -> None:
@@ -223,11 +233,11 @@ def test_weights_are_drawn_as_those_of_a_whole_convolution() -> None:
 
 def test_how_it_runs_is_guessed_where_nothing_is_said() -> None:
     few, many = np.zeros((4, 9), dtype=bool), np.ones((4, 9), dtype=bool)
-    few[:, :4] = True
-    assert StripeConv2d(64, 4, few, (3, 3)).run == "stripes"
-    assert StripeConv2d(64, 4, many, (3, 3)).run == "dense"
-    assert StripeConv2d(32, 4, few, (3, 3)).run == "dense"
-    assert StripeConv2d(128, 4, few, (3, 3), groups=2).run == "dense"
+    few[:, :3] = True
+    assert StripeConv2d(128, 4, few, (3, 3)).run == "stripes"
+    assert StripeConv2d(128, 4, many, (3, 3)).run == "dense"
+    assert StripeConv2d(64, 4, few, (3, 3)).run == "dense"
+    assert StripeConv2d(256, 4, few, (3, 3), groups=2).run == "dense"
     assert StripeConv2d(32, 4, few, (3, 3), run="stripes").run == "stripes"
 
 

@@ -94,6 +94,7 @@ class Told:
                 n: {"left": s.left, "of": s.size, "run": s.run}
                 for n, s in report.plan.cut().stripes.items()
             },
+            "threshold": made.get("threshold"),
             "execution": made.get("execution"),
             "test": None if test is None else asdict(test) | {"accuracy": test.accuracy},
             "gone": [d.name for d in report.plan.drops],

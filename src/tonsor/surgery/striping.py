@@ -40,7 +40,7 @@ def put_back(small: Tensor, big: Tensor, kept: Kept | None, stripes: Stripes | N
     """Return `big` with what stays of it replaced by `small`: the way back from `left_of`."""
     if stripes is None:
         return big.detach().clone() if kept is None else widen_tensor(small, big, kept)
-    dense = big.detach().clone() if kept is None else cut_tensor(big, kept)
+    dense = (big if kept is None else cut_tensor(big, kept)).detach().clone()
     write_stripes_(dense, small, stripes_in(stripes, kept).mask)
     return dense if kept is None else widen_tensor(dense, big, kept)
 

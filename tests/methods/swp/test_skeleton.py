@@ -135,7 +135,7 @@ def test_repr_counts_what_is_left() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_it_trains_in_mixed_precision(dtype: torch.dtype) -> None:
     net, anatomy = made("residual")
-    method = FilterSkeleton(net, anatomy, threshold=0.3, alpha=0.02)
+    method = FilterSkeleton(net, anatomy, threshold=0.3, alpha=0.03)
     optimizer = sgd(net)
     for step, (images, labels) in enumerate(pictures(60)):
         with torch.autocast("cpu", dtype):
@@ -192,7 +192,7 @@ def test_weights_stay_as_they_are_where_skeletons_train_alone(frozen: bool) -> N
     others = {
         n: p.detach().clone() for n, p in net.named_parameters() if p.dim() < 4
     }  # fmt: skip
-    method = FilterSkeleton(net, anatomy, skeleton_only=True, threshold=0.2, alpha=0.02)
+    method = FilterSkeleton(net, anatomy, skeleton_only=True, threshold=0.3, alpha=0.05)
     drive(net, method, pictures(30))
     for name, weight in weights.items():
         assert torch.equal(weight, before[name])

@@ -84,8 +84,7 @@ class StripeCourse:
         self._above: Tensor | None = None
         if self.budget is not None:
             self._whole = self.frame.cost(self.frame.start, self.budget.target)
-            asked = self.budget.limit(self.frame.whole(self.budget.target))
-            self._limit = 1 / asked if is_speedup(self.budget.target) else asked
+            self._limit = self.frame.limit(self.budget)
             ones = {x.name: np.ones(x.size) for x in self.layers}
             within(self.frame, ones, self.budget, self.floor)  # or it is out of reach
         if after is not None:
@@ -232,8 +231,9 @@ class StripeCourse:
             target = self.budget.target
             whole = self.frame.whole(target)
             share = self.frame.cost(self.masks, target) / self._limit
+            limit = self.budget.amount if is_speedup(target) else self.budget.limit(whole)
             made |= {
-                "budget": str(self.budget), "limit": self.budget.limit(whole), "whole": whole,
+                "budget": str(self.budget), "limit": limit, "whole": whole,
                 "reached": self.frame.amount(self.masks, target),
                 "met": 1 - TOLERANCE <= share <= 1, "ramp": self.ramp, "every": self.every,
             }  # fmt: skip
