@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -25,6 +25,7 @@ from tests.families.stripe_nets import (
     seen,
 )
 from tests.refusals import said
+from tonsor.artifact import read_plan
 from tonsor.errors import PlanError
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.surgery.stripe_conv import StripeConv
@@ -46,6 +47,7 @@ def alike(first: nn.Module, second: nn.Module) -> bool:
     )
 
 
+@settings(max_examples=25)
 @given(st.sampled_from(SMALL), st.integers(0, 99), st.sampled_from([0.1, 0.5]))
 def test_what_is_saved_is_loaded(tmp_path_factory: Any, name: str, seed: int, share: float) -> None:
     it = seen(name)
@@ -59,7 +61,7 @@ def test_what_is_saved_is_loaded(tmp_path_factory: Any, name: str, seed: int, sh
     again = tonsor.load(path, it.model)
     assert alike(slim, again)
     assert torch.equal(computed(slim, it.x), computed(again, it.x))
-    assert tonsor.read_plan(path) == plan
+    assert read_plan(path) == plan
     assert not any(p.is_meta for p in again.parameters())
 
 
@@ -177,7 +179,8 @@ def test_a_file_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
 
 
 def test_channels_last_stays_so(tmp_path: Path) -> None:
-    it = looked_at(NETS["plain"][0]().to(memory_format=torch.channels_last), seen("plain").x)
+    net: Any = NETS["plain"][0]()
+    it = looked_at(net.to(memory_format=torch.channels_last), seen("plain").x)
     plan = followed(it, drawn(it.layers, 0, 0.4))
     slim = plan.apply(it.model)
     tonsor.save(tmp_path / "slim", slim, plan)

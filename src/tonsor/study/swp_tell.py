@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,9 +165,3 @@ def _share(mine: Sequence[Mapping[str, Any]], axis: str) -> str:
 
 def _spread(right: list[Answers]) -> str:
     return f"{len(right)}" if len(right) < 2 else f"{len(right)}, ± {100 * spread(right):.1f}"
-
-
-def compact(found: Results) -> str:
-    """Write the results as JSON of one line each."""
-    lines = [f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in found.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"

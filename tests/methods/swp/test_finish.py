@@ -278,7 +278,7 @@ def _scatter(whole: Tensor, part: Tensor, kept: Any) -> None:
 @pytest.mark.parametrize("kind", ["channels", "stripes", "block"])
 def test_what_an_earlier_plan_removes_stays_gone_and_is_zero_at_once(kind: str) -> None:
     torch.manual_seed(0)
-    net = tonsor.zoo.build("resnet20", width=0.25, channels=1).train()
+    net: Any = tonsor.zoo.build("resnet20", width=0.25, channels=1).train()
     anatomy = tonsor.inspect(net, torch.zeros(2, 1, 8, 8))
     if kind == "channels":
         earlier = tonsor.plan(anatomy, "macs=70%")
