@@ -93,7 +93,7 @@ FLAGS = {
         "--threshold", "--method", "--alpha", "--start", "--no-revival", "--skeleton-only",
         "--ramp", "--every", "--no-measure",
     },
-    "stripes": {"--plan", "--json"},
+    "stripes": {"--plan", "--figure", "--json"},
     "blocks": {
         "--level", "--by", "--score-batches", "--score-batch", "--judge", "--time", "--engine",
         "--threads", "--batch", "--device", "--out", "--figure", "--quiet", "--json",

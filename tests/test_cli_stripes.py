@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,24 @@ def test_what_is_left_is_shown_of_a_file_and_of_a_plan(
     assert f"{sum(held.values()):,} of " in shown
     said = refusal(capsys, "stripes", *NET, "--weights", str(slim), "--plan", str(plan))
     assert "has a plan of its own" in said
+
+
+def test_what_is_left_is_drawn(
+    weights: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, figure = tmp_path / "plan.json", tmp_path / "left.svg"
+    answer(capsys, *BLIND, *weights, "--macs", "50%", "--plan", str(plan))
+    words = ["stripes", *NET, *weights]
+    found = answer(capsys, *words, "--plan", str(plan), "--figure", str(figure))
+    data = json.loads(figure.with_suffix(".json").read_text())
+    assert data["kernel"] == [3, 3]
+    for layer in found["layers"]:
+        shares = data["positions"][layer["name"]]
+        assert len(shares) == 9
+        assert layer["filters"] * sum(shares) == pytest.approx(layer["left"], abs=1e-3)
+    assert figure.read_text().startswith("<svg")
+    assert "say of what" in refusal(capsys, *words, "--figure", str(figure))
+    assert "ends in .svg" in refusal(capsys, *words, "--plan", str(plan), "--figure", "a.png")
 
 
 def test_blocks_that_went_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

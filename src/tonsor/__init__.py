@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tonsor.select.block_plan import plan_blocks
     from tonsor.select.budget import Budget, latency, macs, params
     from tonsor.select.make import plan as plan
+    from tonsor.select.stripes.execution import fastest
     from tonsor.select.stripes.make import plan_stripes
 
 _HOMES = {
@@ -45,16 +46,16 @@ _HOMES = {
     "Bench": "cost.bench", "measure": "cost.latency", "latency": "select.budget",
     "BlockScores": "criteria.blocks.score", "score_blocks": "criteria.blocks.score",
     "plan_blocks": "select.block_plan", "prune_stripes": "api",
-    "plan_stripes": "select.stripes.make",
+    "plan_stripes": "select.stripes.make", "fastest": "select.stripes.execution",
 }  # fmt: skip
 _FOLDERS = ("zoo",)
 
 __all__ = [
     "Anatomy", "Bench", "BlockScores", "Budget", "Inputs", "Plan", "Report", "Scores",
-    "TonsorError", "__version__", "apply", "blocks", "criterion", "inspect", "latency", "load",
-    "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "plan_stripes", "prune",
-    "prune_blocks", "prune_stripes", "rule", "save", "save_plan", "score", "score_blocks", "trace",
-    "zoo",
+    "TonsorError", "__version__", "apply", "blocks", "criterion", "fastest", "inspect", "latency",
+    "load", "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "plan_stripes",
+    "prune", "prune_blocks", "prune_stripes", "rule", "save", "save_plan", "score", "score_blocks",
+    "trace", "zoo",
 ]  # fmt: skip
 
 

@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from tonsor import zoo
+from tonsor.families.stripes.positions import positions
 from tonsor.plan_json import load_plan
 from tonsor.study import swp
 from tonsor.study.base import TUNE, Base
 from tonsor.study.paired import Figure, packed
-from tonsor.study.swp import PLAN, SwpStudy, positions, swp_trial
+from tonsor.study.swp import PLAN, SwpStudy, swp_trial
 from tonsor.study.swp_tell import HEADER, NAMES, draw, page, rows
 from tonsor.study.trials import run_trials
 

@@ -30,5 +30,7 @@ class Stripes:
     plan: Annotated[Path | None, arg(metavar="FILE")] = None
     """A plan that `tonsor prune --plan` has saved, to see what it leaves; --weights slim.tonsor
     shows the same of what is in there"""
+    figure: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Draw the remaining stripes of each layer by their position, as an SVG with its data beside"""
     json: bool = False
     """Print everything as JSON"""

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
-from tonsor.anatomy import inspect
+from tonsor.anatomy import Anatomy, inspect
 from tonsor.cli.made import Made, make
 from tonsor.cli.show import show, show_json, show_table, step
 from tonsor.cli.stripe_options import Stripes as Command
 from tonsor.errors import SelectionError
 from tonsor.explain import short
 from tonsor.families.stripes.layers import StripeLayer, StripeLayers, find_stripes
+from tonsor.families.stripes.positions import positions
 from tonsor.methods.swp.table import listing
 from tonsor.plan_json import load_plan
 from tonsor.plan_parts import stripes_text
 from tonsor.plans import Plan
+from tonsor.report.raw import save_figure
+from tonsor.report.stripes import remaining
 from tonsor.stripes import Stripes
 from tonsor.surgery.dropping import gone
 
 
 def show_stripes(command: Command) -> int:
     """List the convolutions of a model, with what a plan leaves of them if there is one."""
+    if command.figure is not None and command.figure.suffix != ".svg":
+        message = f"--figure draws SVG, so it takes a name that ends in .svg, not {command.figure}"
+        raise SelectionError(message)
     made = make(command.model, command.source)
     slim, plan = _slim(command, made)
     original = made.model if made.original is None else made.original
     with step("tracing, and trying cuts on shapes"):
-        layers = find_stripes(inspect(original, made.inputs))
+        anatomy = inspect(original, made.inputs)
+        layers = find_stripes(anatomy)
+    if command.figure is not None:
+        _draw(command, anatomy, plan)
     left = {} if plan is None else dict(_left(layers, plan))
     structure = None if slim is None else listing(slim)
     if command.json:
@@ -48,6 +58,27 @@ def show_stripes(command: Command) -> int:
     if structure is not None:
         show(f"what is left, layer by layer:\n{structure}")
     return 0
+
+
+def _draw(command: Command, anatomy: Anatomy, plan: Plan | None) -> None:
+    """Draw which stripes are left, of the layers whose kernel is the most frequent one."""
+    assert command.figure is not None
+    if plan is None:
+        message = "--figure shows what is left, so say of what: --weights slim.tonsor, or --plan"
+        raise SelectionError(message)
+    shares = positions(anatomy, plan)
+    if not shares:
+        message = "no convolution is left whose stripes could be drawn"
+        raise SelectionError(message)
+    kernels = {x.name: x.kernel for x in find_stripes(anatomy)}
+    usual, _ = Counter(kernels[n] for n in shares).most_common(1)[0]
+    drawn = {n: s for n, s in shares.items() if kernels[n] == usual}
+    columns = usual[-1]
+    said = [f"{type(anatomy.model).__name__}, kernels of {'x'.join(map(str, usual))}"]
+    data = {"positions": drawn, "kernel": list(usual)}
+    save_figure(command.figure, remaining(drawn, columns=columns, conditions=said), data)
+    if not command.json:
+        show(f"written: {command.figure}, and the numbers beside it", "green")
 
 
 def _slim(command: Command, made: Made) -> tuple[nn.Module | None, Plan | None]:

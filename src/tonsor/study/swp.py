@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from tonsor.anatomy import Anatomy
-from tonsor.families.stripes.layers import find_stripes
+from tonsor.families.stripes.positions import positions
 from tonsor.methods.swp import stripe_method
 from tonsor.methods.swp.run import ramp_of
 from tonsor.plan_json import save_plan
@@ -143,23 +143,3 @@ def _costs(anatomy: Anatomy, decided: Plan) -> Mapping[str, Any]:
         "macs": [anatomy.cost.macs(), account.macs(amounts)],
         "params": [anatomy.cost.params(), account.params(amounts)],
     }
-
-
-def positions(anatomy: Anatomy, decided: Plan) -> dict[str, list[float]]:
-    """Return for each convolution the share of its filters that keep a stripe at each position.
-
-    Filters that went whole keep none; layers whose block went are left out.
-    """
-    cut = decided.cut()
-    found: dict[str, list[float]] = {}
-    for layer in find_stripes(anatomy).free:
-        if any(layer.weight.startswith(f"{m}.") for d in decided.drops for m in d.modules):
-            continue
-        kept = cut.keep.get(layer.weight, (None,))[0]
-        if layer.weight in cut.stripes:
-            share = cut.stripes[layer.weight].mask.mean(axis=0)
-            found[layer.name] = [round(float(s), 6) for s in share]
-        else:
-            whole = 1.0 if kept is None else len(kept) / layer.filters
-            found[layer.name] = [round(whole, 6)] * layer.positions
-    return found

@@ -73,7 +73,13 @@ def prune_stripes_while_training(
     """
     ramp = ramp_of(recipe, len(splits.train)) if ramp is None else ramp
     made = stripe_method(
-        model, anatomy, method, budget=budget, ramp=ramp, every=max(1, min(every, ramp)), **options
+        model,
+        anatomy,
+        method,
+        budget=budget,
+        ramp=ramp,
+        every=max(1, min(every, ramp // 10)),
+        **options,
     )
     try:
         return train_and_cut(

@@ -15,6 +15,7 @@ from tonsor.criteria.score import Scores
 from tonsor.criteria.stream import Loss
 from tonsor.criteria.stripes import score_stripes
 from tonsor.errors import BudgetError, ScoreError, SelectionError
+from tonsor.families.stripes.following import Masks
 from tonsor.families.stripes.layers import StripeLayers, find_stripes, no_layer_free
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
@@ -73,8 +74,8 @@ def plan_stripes(
             anatomy, layers, by, batches=batches, loss=loss, at_most=at_most, seed=seed,
             quiet=quiet,
         )  # fmt: skip
-    values = ranked(layers, by, rank)
     frame = Frame(anatomy, layers, after)
+    values = ranked(layers, by, rank, frame.start)
     floor = checked_floor(floor)
     if isinstance(wanted, Budget):
         chosen = within(frame, values, wanted, floor)
@@ -119,8 +120,13 @@ def _is_in(module: str, name: str) -> bool:
     return module == name or module.startswith(f"{name}.")
 
 
-def ranked(layers: StripeLayers, scores: Scores, rank: str) -> Mapping[str, Array]:
-    """Make the scores of all layers comparable with each other."""
+def ranked(
+    layers: StripeLayers, scores: Scores, rank: str, start: Masks | None = None
+) -> Mapping[str, Array]:
+    """Make the scores of all layers comparable with each other.
+
+    `start` says which stripes there are to choose from, if not all; the others count for nothing.
+    """
     if rank not in get_args(StripeRank):
         names = ", ".join(f"'{n}'" for n in get_args(StripeRank))
         message = f"rank must be one of {names} for stripes, got {rank!r}"
@@ -141,11 +147,16 @@ def ranked(layers: StripeLayers, scores: Scores, rank: str) -> Mapping[str, Arra
                 "numbers, and can't be compared"
             )
             raise ScoreError(message)
+        there = np.ones(layer.size, dtype=np.bool_)
+        if start is not None:
+            there = start[layer.name].reshape(-1) if layer.name in start else ~there
         if rank == "normalised":
-            size = np.abs(mine).mean()
+            size = np.abs(mine[there]).mean() if there.any() else 0.0
             mine = mine / size if size > 0 else mine
         elif rank == "per_layer":
-            mine = np.argsort(np.argsort(mine, kind="stable")) / len(mine)
+            shares = np.zeros(layer.size)
+            shares[there] = np.argsort(np.argsort(mine[there], kind="stable")) / max(1, there.sum())
+            mine = shares
         found[layer.name] = mine
     return found
 
