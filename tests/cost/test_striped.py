@@ -58,6 +58,8 @@ def checked(it: Seen, plan: Plan) -> None:
     foretold = it.anatomy.cost_without(plan.drops, plan.stripes)
     assert foretold.params(plan.amounts) == count(slim)
     assert foretold.macs(plan.amounts) == by_hand(slim, it.x)
+    whole = it.anatomy.cost_without((), plan.stripes)  # with all stripes there it is the original
+    assert (whole.params(), whole.macs()) == (count(it.model), by_hand(it.model, it.x))
 
 
 @pytest.mark.parametrize("name", NETS)

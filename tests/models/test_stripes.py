@@ -20,7 +20,8 @@ from .case import Case
 CONVS = (nn.modules.conv._ConvNd,)
 QUICK = (
     "densenet", "inception", "resnext", "shufflenet_v2", "mobilenet_v3", "unet",
-    "grouped_transposed", "video_conv3d", "audio_conv1d", "spectral_norm_new", "in_place", "channels_last", "swin",
+    "grouped_transposed", "video_conv3d", "audio_conv1d", "spectral_norm_new", "in_place",
+    "channels_last", "swin",
 )  # fmt: skip
 HERE = [case for case in ALL if case.name in QUICK]
 
