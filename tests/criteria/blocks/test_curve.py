@@ -121,6 +121,7 @@ def test_as_if_all_embeddings_were_kept(case: str, kind: str) -> None:
     if kind == "resnet":
         assert found.values == pytest.approx(values)
     else:
+        assert found.curve is not None
         steps = list(found.curve.values())
         apart = [b - a for a, b in pairwise(steps)]
         assert list(found.values.values())[1:] == pytest.approx(apart)
