@@ -30,6 +30,7 @@ from tests.refusals import said
 from tonsor.errors import PlanError
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.plans import Plan
+from tonsor.recover.slim import Slim
 from tonsor.surgery.stripe_conv import StripeConv
 
 from .checks import same, snapshot
@@ -283,6 +284,24 @@ def test_states_of_wrapped_models_are_cut_too() -> None:
     assert prefixed.keys() == {f"module.{n}" for n in slim.state_dict()}
     for name, tensor in slim.state_dict().items():
         assert torch.equal(prefixed[f"module.{name}"], tensor)
+
+
+def test_it_is_known_what_has_changed_since_the_cut() -> None:
+    it = seen("residual")
+    masks = drawn(it.layers, 0, 0.4)
+    masks["one.conv2"][:] = False
+    plan = followed(it, masks)
+    slim = plan.apply(it.model)
+    names = [n for n, _ in it.model.named_parameters() if not n.startswith("one.")]
+    assert all(Slim(plan, it.model, slim).as_cut(n) for n in names)
+    with torch.no_grad():
+        slim.get_parameter("two.conv1.weight")[0, 0] += 1
+        slim.get_parameter("stem.bias")[0] += 1
+    changed = [n for n in names if not Slim(plan, it.model, slim).as_cut(n)]
+    assert changed == ["stem.bias", "two.conv1.weight"]
+    other = stripes_only(it, drawn(it.layers, 1, 0.8))
+    told = said(PlanError, lambda: Slim(other, it.model, slim))
+    assert "give the model that plan.apply has returned" in told
 
 
 # ---------------------------------------------------------------- optimizers

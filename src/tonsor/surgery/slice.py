@@ -16,7 +16,8 @@ def cut_tensor(tensor: Tensor, kept: Kept) -> Tensor:
     for dim, indices in enumerate(kept):
         if indices is not None:
             out = out.index_select(dim, torch.as_tensor(indices, device=out.device))
-    return _laid_out_like(tensor, out if out is not tensor else out.clone())
+    whole = all(indices is None for indices in kept)
+    return _laid_out_like(tensor, out.clone() if whole else out)
 
 
 def widen_tensor(small: Tensor, big: Tensor, kept: Kept) -> Tensor:

@@ -21,7 +21,6 @@ from tonsor.errors import SurgeryError
 from tonsor.stripes import Execution, StripeMask
 from tonsor.surgery.shifts import added_up, autocast, gathered, sources
 
-OWN = ("kept", "place", "filters")  # what such a layer holds that a convolution has not
 _WIDE, _FEW = 128, 0.4  # from so many inputs on, and up to this share, stripes are likely faster
 _CORE: Any = torch._C
 
