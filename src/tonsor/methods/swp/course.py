@@ -87,8 +87,6 @@ class StripeCourse:
             self._limit = self.frame.limit(self.budget)
             ones = {x.name: np.ones(x.size) for x in self.layers}
             within(self.frame, ones, self.budget, self.floor)  # or it is out of reach
-        if after is not None:
-            self._earlier.zero_()
         self._settle(dict(self.frame.start))
 
     # ------------------------------------------------------------ deciding
@@ -107,16 +105,10 @@ class StripeCourse:
             self.history.append(self._moment(step))
 
     def _changed(self, values: Sequence[Tensor]) -> bool:
-        """Whether any stripe has fallen to the threshold or, if that may be, risen above it."""
-        now, before = self._those_above(values), self._above
-        if before is not None:
-            before = before.to(now.device)
-            now = now if self.revival else now & before
-        self._above = now
-        return before is None or not torch.equal(now, before)
-
-    def _those_above(self, values: Sequence[Tensor]) -> Tensor:
-        return torch.cat([v.detach().flatten() for v in values]) > self.threshold
+        """Whether any stripe has fallen to the threshold or has risen above it."""
+        now = torch.cat([v.detach().flatten() for v in values]) > self.threshold
+        before, self._above = self._above, now
+        return before is None or not torch.equal(now, before.to(now.device))
 
     def _find(self, values: Sequence[Tensor], step: int) -> None:
         done = min(1.0, (step + 1) / self.ramp)
