@@ -25,10 +25,10 @@ from tonsor.families.stripes.layers import StripeLayer, find_stripes, no_layer_f
 from tonsor.methods.swp.earlier import Earlier
 from tonsor.plan_json import plan_text
 from tonsor.plans import Plan
-from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
+from tonsor.select.budget import Budget, is_speedup
 from tonsor.select.names import Named
 from tonsor.select.stripes.frame import Frame
-from tonsor.select.stripes.make import checked_floor, keeping
+from tonsor.select.stripes.make import checked_floor, counted, keeping
 from tonsor.select.stripes.threshold import TOLERANCE, Chosen, above, within
 from tonsor.stripes import StripeMask
 from tonsor.surgery.dropping import joined_drops
@@ -75,7 +75,7 @@ class StripeCourse:
         )
         self.threshold, self.revival, self.floor = threshold, revival, checked_floor(floor)
         self.ramp, self.every = ramp, every
-        self.budget = _counted(budget)
+        self.budget = None if budget is None else counted(budget)
         self.over, self.held = self.budget is None, 0
         self.history: list[Moment] = []
         self.masks: dict[str, StripeMask] = dict(self.frame.start)
@@ -296,19 +296,6 @@ def _missed(budget: str, share: float) -> list[str]:
 
 def _digest(after: Plan | None) -> str:
     return "" if after is None else hashlib.sha256(plan_text(after).encode()).hexdigest()[:16]
-
-
-def _counted(budget: str | Budget | None) -> Budget | None:
-    if budget is None:
-        return None
-    found = as_budget(budget)
-    if is_measured(found.target):
-        message = (
-            "a latency can't be the budget of stripes: how a layer is executed is chosen by "
-            "measurement once they are cut. Ask for macs=... or params=..."
-        )
-        raise BudgetError(message)
-    return found
 
 
 def _check(threshold: float, ramp: int, every: int) -> None:

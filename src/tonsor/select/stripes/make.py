@@ -187,6 +187,11 @@ def _wanted(budget: str | Budget | None, threshold: object) -> Budget | float:
             message = f"threshold is a number that scores are compared with, got {threshold!r}"
             raise SelectionError(message)
         return _number(threshold)
+    return counted(budget)
+
+
+def counted(budget: object) -> Budget:
+    """Read a budget, and refuse one that is measured."""
     found = as_budget(budget)
     if is_measured(found.target):
         message = (
