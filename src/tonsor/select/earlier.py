@@ -32,6 +32,17 @@ def left_by(anatomy: Anatomy, after: Plan | None) -> dict[str, Alive]:
             "channels first, then stripes with after=that plan"
         )
         raise PlanError(message)
+    alive = kept_by(anatomy, after)
+    every = {g.name: g.size for g in anatomy.groups}
+    torn = broken(ties_of(anatomy, every=True), after.counts, every)
+    if torn is not None:
+        message = f"the earlier plan can't be gone on from: {torn}"
+        raise PlanError(message)
+    return alive
+
+
+def kept_by(anatomy: Anatomy, after: Plan) -> dict[str, Alive]:
+    """Return which indices a plan of the same model keeps of each group that it cuts."""
     alive: dict[str, Alive] = {}
     sizes = after.sizes
     for name, kept in after.keep.items():
@@ -44,11 +55,6 @@ def left_by(anatomy: Anatomy, after: Plan | None) -> dict[str, Alive]:
             raise PlanError(message)
         alive[name] = np.zeros(group.size, dtype=np.bool_)
         alive[name][list(kept)] = True
-    every = {g.name: g.size for g in anatomy.groups}
-    torn = broken(ties_of(anatomy, every=True), after.counts, every)
-    if torn is not None:
-        message = f"the earlier plan can't be gone on from: {torn}"
-        raise PlanError(message)
     return alive
 
 

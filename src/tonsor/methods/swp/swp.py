@@ -26,10 +26,10 @@ class FilterSkeleton(Method):
     trains like any parameter. It starts as ones, for training from the beginning; a network that
     is trained already has its own idea of which stripes matter, and with `start="norms"` the
     numbers are the norms of its stripes, over the mean of the layer, and its weights are divided
-    by them. `alpha` is the weight of the sum of their sizes in the
-    loss. Before each step the numbers not above `threshold` and their gradients are set to zero;
-    a filter whose numbers are all zero has its BatchNorm silenced. When training is over the
-    weights are multiplied by their skeletons, which changes nothing, and what is zero is cut.
+    by them. `alpha` is the weight of the sum of their sizes in the loss. Before each step the
+    numbers not above `threshold` and their gradients are set to zero; a filter whose numbers are
+    all zero has its BatchNorm silenced. When training is over the weights are multiplied by their
+    skeletons, which changes nothing, and what is zero is cut.
 
     >>> import torch
     >>> from tonsor.anatomy import inspect
@@ -51,10 +51,10 @@ class FilterSkeleton(Method):
     steps the lowest numbers go, so that the cost of what is left comes down, quickly at first, and
     is within the budget after `ramp` steps; what has gone stays gone. With a `threshold`, numbers
     that momentum lifts above it in one step come back, as in the authors' code; `revival=False`
-    closes that door. `skeleton_only=True`
-    keeps the weights of these convolutions as they are and trains their skeletons alone. `keep`
-    lists layers that get no skeleton, `floor` is the least that stays of a layer, as a number of
-    stripes or, below 1, as a share. `after` is an earlier plan of the same model.
+    closes that door. `skeleton_only=True` keeps the weights of these convolutions as they are and
+    trains their skeletons alone. `keep` lists layers that get no skeleton, `floor` is the least
+    that stays of a layer, as a number of stripes or, below 1, as a share. `after` is an earlier
+    plan of the same model.
 
     What the authors leave slightly off zero between two steps is zero here at once, so that a model
     judged at any time is the one that is cut. The optimizer has to be made after this, as it is to

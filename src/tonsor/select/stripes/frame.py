@@ -14,13 +14,13 @@ from tonsor.anatomy import Anatomy
 from tonsor.axes.tree import Mask, mask
 from tonsor.cost.account import Account
 from tonsor.drops import Drop
-from tonsor.errors import BudgetError, PlanError
+from tonsor.errors import BudgetError
 from tonsor.families.stripes.following import Following, Masks
 from tonsor.families.stripes.layers import StripeLayers
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, is_speedup
-from tonsor.select.earlier import ties_of
+from tonsor.select.earlier import kept_by, ties_of
 from tonsor.select.make import layout_of
 from tonsor.stripes import StripeMask, Stripes, stripe_leaf
 from tonsor.surgery.dropping import gone, joined_drops
@@ -160,16 +160,4 @@ def _kept_before(anatomy: Anatomy, after: Plan | None) -> dict[str, Mask]:
     if after is None:
         return {}
     after.check(anatomy.model)
-    found: dict[str, Mask] = {}
-    sizes = after.sizes
-    for name, kept in after.keep.items():
-        group = anatomy.by_name.get(name)
-        if group is None or group.size != sizes[name]:
-            message = (
-                f"the earlier plan cuts '{name}', of {sizes[name]}, which is no group here; was "
-                "the model inspected with the same options and example input for it?"
-            )
-            raise PlanError(message)
-        found[name] = np.zeros(group.size, dtype=np.bool_)
-        found[name][list(kept)] = True
-    return found
+    return kept_by(anatomy, after)
