@@ -28,7 +28,7 @@ import tonsor
 from tonsor.cost.heap import heap_kept
 from tonsor.cost.spread import paired
 from tonsor.methods.swp.table import resnet18_plan
-from tonsor.select.stripes.execution import fastest
+from tonsor.select.fibres.execution import fastest
 from tonsor.surgery.executing import time_layers
 from tonsor.surgery.stripe_conv import StripeConv, striped
 
@@ -150,7 +150,7 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{row['layer']:<22}{batch:>6}{row['keep']:>6.1f}{row['whole_ms']:>10.3f}"
-                f"{row['dense_ms']:>10.3f}{row['stripes_ms']:>10.3f}{row['ratio']:>8.2f}"
+                f"{row['dense_ms']:>10.3f}{row['fibres_ms']:>10.3f}{row['ratio']:>8.2f}"
                 f"  {row['chosen']}", flush=True,
             )  # fmt: skip
     lines = list(evens(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_the_file_holds_stripes_only(tmp_path: Path) -> None:
     with safe_open(path, "pt") as file:
         shapes = {n: tuple(file.get_tensor(n).shape) for n in file.keys()}  # noqa: SIM118
     assert shapes == {n: tuple(t.shape) for n, t in slim.state_dict().items()}
-    for weight, stripes in plan.cut().stripes.items():
+    for weight, stripes in plan.cut().fibres.items():
         assert shapes[weight][0] == stripes.left
 
 
@@ -106,9 +107,12 @@ def test_it_has_the_dtype_of_the_model_it_is_loaded_into(
 def test_how_a_layer_runs_is_kept(tmp_path: Path) -> None:
     it = seen("plain")
     plan = followed(it, drawn(it.layers, 0, 0.4))
-    runs = {n: tonsor.plans.Stripes(s.kernel, s.rows, "stripes") for n, s in plan.stripes.items()}
+    runs = {
+        n: replace(s, run="stripes")
+        for n, s in plan.stripes.items()
+    }
     fields = {n: getattr(plan, n) for n in tonsor.Plan.__dataclass_fields__}
-    plan = tonsor.Plan(**{**fields, "stripes": runs})
+    plan = tonsor.Plan(**{**fields, "fibres": runs})
     tonsor.save(tmp_path / "a", plan.apply(it.model), plan)
     again = tonsor.load(tmp_path / "a", it.model)
     assert {m.run for m in again.modules() if isinstance(m, StripeConv)} == {"stripes"}

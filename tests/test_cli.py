@@ -32,8 +32,8 @@ from tonsor.criteria.registry import CRITERIA
 from tonsor.criteria.rows import Combine
 from tonsor.errors import SelectionError
 from tonsor.methods.swp.run import StripeMethod
+from tonsor.select.fibres.make import FibreRank
 from tonsor.select.rank import Rank
-from tonsor.select.stripes.make import StripeRank
 from tonsor.zoo.registry import ZOO
 
 NETS = """
@@ -194,7 +194,7 @@ def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixtur
 
 def test_ranks_are_those_of_the_engine() -> None:
     wanted, _ = get_args(get_type_hints(options.Prune)["rank"])
-    assert set(get_args(wanted)) == {*get_args(Rank), *get_args(StripeRank)}
+    assert set(get_args(wanted)) == {*get_args(Rank), *get_args(FibreRank)}
     assert get_args(get_type_hints(Ranking)["combine"]) == get_args(Combine)
 
 

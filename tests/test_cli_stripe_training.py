@@ -141,8 +141,8 @@ def test_training_goes_on_from_a_model_that_has_lost_stripes(
     first, total = read_plan(one), read_plan(two)
     assert total.fingerprint == first.fingerprint
     assert total.drops == ()
-    for name, earlier in first.cut().stripes.items():
-        kept = total.cut().stripes[name]
+    for name, earlier in first.cut().fibres.items():
+        kept = total.cut().fibres[name]
         assert all(a & b == a for a, b in zip(kept.rows, earlier.rows, strict=True))
     judged = answer(capsys, "eval", *NET, "--weights", str(two), "--limit", "200")
     assert judged["correct"] == found["test"]["correct"]

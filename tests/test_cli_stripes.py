@@ -18,7 +18,7 @@ from tonsor import zoo
 from tonsor.artifact import read_plan
 from tonsor.cli import main
 from tonsor.plans import Plan
-from tonsor.select.stripes import execution
+from tonsor.select.fibres import execution
 from tonsor.surgery.dropping import gone
 from tonsor.surgery.stripe_conv import StripeConv2d
 from tonsor.zoo.loading import fill
@@ -162,7 +162,7 @@ def test_stripes_go_as_they_do_in_python(
     slim = tonsor.load(out, small())
     assert sum(p.numel() for p in slim.parameters()) == found["params"]["after"]
     left = {n: s["left"] for n, s in found["stripes"].items()}
-    assert left == {n: s.left for n, s in wanted.cut().stripes.items()}
+    assert left == {n: s.left for n, s in wanted.cut().fibres.items()}
     assert found["latency"] is None
 
 
@@ -185,7 +185,7 @@ def test_how_layers_run_is_measured_told_and_kept(
     class Timing:
         def __init__(self, name: str, run: str) -> None:
             self.name, self.run = name, run
-            self.dense_ms, self.stripes_ms = (2.5, 1.25) if run == "stripes" else (1.5, 3.5)
+            self.dense_ms, self.fibres_ms = (2.5, 1.25) if run == "stripes" else (1.5, 3.5)
 
     def fastest(slim: nn.Module, plan: Plan, inputs: Any, **options: Any) -> Any:
         seen.update(threads=torch.get_num_threads(), sizes=[len(t) for _, t in inputs.tensors()])
@@ -197,9 +197,9 @@ def test_how_layers_run_is_measured_told_and_kept(
             layer: Any = slim.get_submodule(name.removesuffix(".weight"))
             layer.run = kept.run
         timings = tuple(Timing(n.removesuffix(".weight"), s.run) for n, s in stripes.items())
-        layers = {t.name: [t.dense_ms, t.stripes_ms] for t in timings}
+        layers = {t.name: [t.dense_ms, t.fibres_ms] for t in timings}
         made = {**plan.made_by, "execution": {"conditions": "batch 3", "layers": layers}}
-        return replace(plan, stripes=stripes, made_by=made), timings
+        return replace(plan, fibres=stripes, made_by=made), timings
 
     monkeypatch.setattr(execution, "fastest", fastest)
     words = [*CUT, *weights, "--macs", "50%", "--batch", "3", "--threads", "1", "--quiet"]
@@ -273,9 +273,9 @@ def test_stripes_follow_channels_blocks_and_stripes(
     total, loaded, applied = cut_again(three, weights)
     torch.testing.assert_close(loaded, applied)
     assert {d.name for d in total.drops} >= {d.name for d in plan.drops}
-    for name, earlier in plan.cut().stripes.items():
+    for name, earlier in plan.cut().fibres.items():
         if not gone(total.drops, name):
-            kept = total.cut().stripes[name]
+            kept = total.cut().fibres[name]
             assert all(a & b == a for a, b in zip(kept.rows, earlier.rows, strict=True))
     seeds = [answer(capsys, *again, "--seed", seed)["stripes"] for seed in "12"]
     assert seeds[0] == seeds[1]  # the weights that were thrown away have no say

@@ -17,7 +17,15 @@ from tonsor._version import __version__
 if TYPE_CHECKING:
     from tonsor import zoo as zoo
     from tonsor.anatomy import Anatomy, inspect
-    from tonsor.api import Report, apply, blocks, prune, prune_blocks, prune_stripes
+    from tonsor.api import (
+        Report,
+        apply,
+        blocks,
+        prune,
+        prune_blocks,
+        prune_columns,
+        prune_stripes,
+    )
     from tonsor.artifact import load, save
     from tonsor.axes.registry import rule
     from tonsor.cost.bench import Bench
@@ -32,9 +40,9 @@ if TYPE_CHECKING:
     from tonsor.plans import Plan
     from tonsor.select.block_plan import plan_blocks
     from tonsor.select.budget import Budget, latency, macs, params
+    from tonsor.select.fibres.execution import fastest
+    from tonsor.select.fibres.make import plan_columns, plan_stripes
     from tonsor.select.make import plan as plan
-    from tonsor.select.stripes.execution import fastest
-    from tonsor.select.stripes.make import plan_stripes
 
 _HOMES = {
     "Anatomy": "anatomy", "inspect": "anatomy", "Report": "api", "apply": "api", "prune": "api",
@@ -46,16 +54,17 @@ _HOMES = {
     "Bench": "cost.bench", "measure": "cost.latency", "latency": "select.budget",
     "BlockScores": "criteria.blocks.score", "score_blocks": "criteria.blocks.score",
     "plan_blocks": "select.block_plan", "prune_stripes": "api",
-    "plan_stripes": "select.stripes.make", "fastest": "select.stripes.execution",
+    "prune_columns": "api", "plan_columns": "select.fibres.make",
+    "plan_stripes": "select.fibres.make", "fastest": "select.fibres.execution",
 }  # fmt: skip
 _FOLDERS = ("zoo",)
 
 __all__ = [
     "Anatomy", "Bench", "BlockScores", "Budget", "Inputs", "Plan", "Report", "Scores",
     "TonsorError", "__version__", "apply", "blocks", "criterion", "fastest", "inspect", "latency",
-    "load", "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "plan_stripes",
-    "prune", "prune_blocks", "prune_stripes", "rule", "save", "save_plan", "score", "score_blocks",
-    "trace", "zoo",
+    "load", "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "plan_columns",
+    "plan_stripes", "prune", "prune_blocks", "prune_columns", "prune_stripes", "rule", "save",
+    "save_plan", "score", "score_blocks", "trace", "zoo",
 ]  # fmt: skip
 
 

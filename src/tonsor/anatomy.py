@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,11 @@ from tonsor.axes.solve import has_rule, solve
 from tonsor.axes.uses import Use, uses
 from tonsor.cost.account import Account, account
 from tonsor.cost.dropped import without
-from tonsor.cost.striped import by_stripes
+from tonsor.cost.fibred import by_fibres
 from tonsor.drops import Drop
 from tonsor.errors import TonsorError
 from tonsor.explain import Explanation, anatomy_json, anatomy_text, explain
+from tonsor.fibres import Fibres, Kind
 from tonsor.graph.collector import uncollected
 from tonsor.graph.inputs import Inputs, as_inputs
 from tonsor.graph.trace import Mode, trace, unwrap
@@ -117,13 +118,16 @@ class Anatomy:
             if any(_owner(m.tensor) == module or m.tensor == module for m in group.members):
                 yield group
 
-    def cost_without(self, drops: Sequence[Drop], stripes: Iterable[str] = ()) -> Account:
+    def cost_without(
+        self, drops: Sequence[Drop], fibres: Mapping[str, Fibres] | None = None
+    ) -> Account:
         """Return the cost of everything once some blocks are gone.
 
-        The convolutions of the weights in `stripes` are counted by how many stripes they have, so
+        The convolutions of the weights in `fibres` are counted by how many of those they have, so
         ask for it with `plan.amounts`.
         """
-        return by_stripes(without(self.cost, self.graph, drops), self.graph, stripes)
+        kinds: dict[str, Kind] = {name: found.kind for name, found in (fibres or {}).items()}
+        return by_fibres(without(self.cost, self.graph, drops), self.graph, kinds)
 
     def pinned_also(self, pins: Mapping[str, Pin]) -> Anatomy:
         """Return the same anatomy with more groups pinned."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -20,22 +20,23 @@ from tonsor.errors import ProofError
 from tonsor.explain import short
 from tonsor.families.blocks.block import Blocks
 from tonsor.families.blocks.find import Level, find_blocks
-from tonsor.plan_parts import stripes_text
+from tonsor.plan_parts import fibres_text
 from tonsor.plans import Plan
 from tonsor.select.block_plan import plan_blocks
 from tonsor.select.budget import Budget, as_budget, is_measured
+from tonsor.select.fibres.make import FibreOptions, plan_columns, plan_stripes
 from tonsor.select.make import plan
 from tonsor.select.names import Named
 from tonsor.select.rank import Rank
-from tonsor.select.stripes.make import StripeRank, plan_stripes
 from tonsor.select.wishes import read_wishes
 from tonsor.surgery.blame import blame, cut_fails
 from tonsor.surgery.proof import Proof
 from tonsor.types import Pin
 
 __all__ = [
-    "Report", "apply", "blocks", "inspect", "plan", "plan_blocks", "plan_stripes", "prune",
-    "prune_blocks", "prune_stripes", "score", "score_blocks",
+    "Report", "apply", "blocks", "inspect", "plan", "plan_blocks", "plan_columns",
+    "plan_stripes", "prune", "prune_blocks", "prune_columns", "prune_stripes", "score",
+    "score_blocks",
 ]  # fmt: skip
 
 
@@ -59,7 +60,7 @@ class Report:
 
     @cached_property
     def _after(self) -> Account:
-        return self.anatomy.cost_without(self.plan.drops, self.plan.stripes)
+        return self.anatomy.cost_without(self.plan.drops, self.plan.fibres)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -74,9 +75,9 @@ class Report:
         cut, gone = len(self.plan.keep), [d.name for d in self.plan.drops]
         if gone:
             lines.append(f"  {len(gone)} block{'s' * (len(gone) > 1)} went: {', '.join(gone)}")
-        if self.plan.stripes:
-            lines.append(f"  {stripes_text(self.plan.cut().stripes)}")
-        if cut or not (gone or self.plan.stripes):
+        if self.plan.fibres:
+            lines.append(f"  {fibres_text(self.plan.cut().fibres)}")
+        if cut or not (gone or self.plan.fibres):
             lines.append(f"  {cut} of {len(self.anatomy.prunable)} free groups were cut, "
                          f"{len(self.anatomy.pinned)} may not be")  # fmt: skip
         lines += [f"  {text}" for text in _least(self.plan.made_by)]
@@ -240,22 +241,7 @@ def prune_blocks(
 
 
 def prune_stripes(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    budget: str | Budget | None = None,
-    threshold: float | None = None,
-    by: str | Scores = "l2",
-    rank: StripeRank = "normalised",
-    keep: Iterable[Named] = (),
-    floor: float = 1,
-    batches: Iterable[Any] | None = None,
-    loss: Loss | None = None,
-    at_most: int | None = None,
-    seed: int = 0,
-    after: Plan | None = None,
-    quiet: bool = False,
-    verify: bool = True,
+    model: nn.Module, inputs: Any, *, verify: bool = True, **options: Unpack[FibreOptions]
 ) -> tuple[nn.Module, Report]:
     """Inspect, plan, remove stripes of convolutions and prove it in one call.
 
@@ -269,10 +255,28 @@ def prune_stripes(
     StripeConv2d(64, 64, stripes=.../576)
     """
     anatomy = inspect(model, inputs)
-    decided = plan_stripes(
-        anatomy, budget, threshold=threshold, by=by, rank=rank, keep=keep, floor=floor,
-        batches=batches, loss=loss, at_most=at_most, seed=seed, after=after, quiet=quiet,
-    )  # fmt: skip
+    return _carried_out(anatomy, plan_stripes(anatomy, **options), verify)
+
+
+def prune_columns(
+    model: nn.Module, inputs: Any, *, verify: bool = True, **options: Unpack[FibreOptions]
+) -> tuple[nn.Module, Report]:
+    """Inspect, plan, remove columns of convolutions and prove it in one call.
+
+    The options are those of `plan_columns`. The model given is not touched. How the layers are
+    executed is a guess then; `fastest` measures it.
+
+    >>> import torch, tonsor
+    >>> net = tonsor.zoo.build("resnet20")
+    >>> slim, report = tonsor.prune_columns(net, torch.randn(1, 3, 32, 32), budget="macs=50%")
+    >>> print(slim.layer3[2].conv2)  # doctest: +ELLIPSIS
+    ColumnConv2d(64, 64, columns=.../576)
+    """
+    anatomy = inspect(model, inputs)
+    return _carried_out(anatomy, plan_columns(anatomy, **options), verify)
+
+
+def _carried_out(anatomy: Anatomy, decided: Plan, verify: bool) -> tuple[nn.Module, Report]:
     slim = decided.apply(anatomy.model, verify=False)
     proof = decided.prove(anatomy.model, slim) if verify else None
     return slim, Report(decided, anatomy, proof)

@@ -25,9 +25,10 @@ from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.plans import Plan
 from tonsor.surgery.apply import mend
 from tonsor.surgery.dropping import drop_blocks, gone, staying
+from tonsor.surgery.fibre_conv import FibreConv
+from tonsor.surgery.fibre_layers import fibre_layers, left_shape
+from tonsor.surgery.fibre_tensors import write_fibres_
 from tonsor.surgery.slice import cut_tensor, replace_parameter
-from tonsor.surgery.stripe_conv import StripeConv, write_stripes_
-from tonsor.surgery.striping import left_shape, stripe_layers, stripes_in
 from tonsor.types import Cut
 
 VERSION = "1"
@@ -88,7 +89,7 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
     for name, shape in plan.fingerprint.items():
         if gone(plan.drops, name):
             continue
-        left = left_shape(shape, cut.keep.get(name), cut.stripes.get(name))
+        left = left_shape(shape, cut.keep.get(name), cut.fibres.get(name))
         if found.get(name) != left:
             message = (
                 f"the plan leaves '{name}' as {left}, the model has {found.get(name, 'none')}. "
@@ -96,24 +97,24 @@ def _check_fits(slim: nn.Module, plan: Plan) -> None:
                 "later.rebase(earlier)."
             )
             raise PlanError(message)
-    for name in found.keys() - _where_stripes_go(slim):
+    for name in found.keys() - _where_fibres_go(slim):
         if name not in plan.fingerprint or gone(plan.drops, name):
             message = f"the model has a tensor '{name}' that the plan knows nothing of"
             raise PlanError(message)
 
 
-def _where_stripes_go(slim: nn.Module) -> set[str]:
-    """Name the buffers in which layers say which stripes they hold, of which no plan knows."""
+def _where_fibres_go(slim: nn.Module) -> set[str]:
+    """Name the buffers in which layers say which fibres they hold, of which no plan knows."""
     return {
         f"{path}.{name}"
         for path, module in slim.named_modules(remove_duplicate=False)
-        if isinstance(module, StripeConv)
+        if isinstance(module, FibreConv)
         for name in module._buffers
     }
 
 
 def _kept_of(weight: str) -> str:
-    """Name the buffer in which a layer says which stripes it holds."""
+    """Name the buffer in which a layer says which fibres it holds."""
     return f"{weight.removesuffix('weight')}kept"
 
 
@@ -227,13 +228,13 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
             return tensor  # thrown away with its block
         kept = cut.keep.get(name)
         data = tensor.detach().clone() if kept is None else cut_tensor(tensor, kept)
-        if name in cut.stripes:
-            mask = stripes_in(cut.stripes[name], kept).mask
-            small = data.new_empty(int(mask.sum()), data.shape[1])
+        if name in cut.fibres:
+            fibres = cut.fibres[name].taking(kept)
+            small = data.new_empty(fibres.left, data.shape[1 - fibres.dim])
             small = _poured(name, weights.get(name), small, weights.path)
             if data.is_meta:
                 data = torch.zeros(data.shape, dtype=data.dtype, device=small.device)
-            write_stripes_(data, small, mask)
+            write_fibres_(fibres.kind, data, small, fibres.mask)
             return replace_parameter(tensor, data)
         if name in transient:
             if tensor.is_meta:
@@ -249,7 +250,7 @@ def _filled(model: nn.Module, cut: Cut, weights: _Weights) -> nn.Module:
     try:
         mend(slim, cut)
         drop_blocks(slim, cut.drops)
-        stripe_layers(slim, cut)
+        fibre_layers(slim, cut)
     except (AttributeError, LookupError, TypeError) as error:
         message = (
             f"'{weights.path}' knows sizes held in attributes that this {type(model).__name__} "
@@ -275,7 +276,7 @@ def _check_names(model: nn.Module, cut: Cut, weights: _Weights, transient: set[s
                 f"'{weights.path}'"
             )
             raise PlanError(message)
-    needed |= {_kept_of(name) for name in cut.stripes}
+    needed |= {_kept_of(name) for name in cut.fibres}
     if weights.names - needed:
         extra = min(weights.names - needed)
         message = f"'{weights.path}' has a tensor '{extra}' that the model does not save"

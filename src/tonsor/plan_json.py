@@ -17,16 +17,17 @@ import numpy as np
 
 from tonsor.drop_json import drop_from_json, drop_to_json
 from tonsor.errors import PlanError
+from tonsor.fibre_json import fibres_from_json, fibres_to_json
+from tonsor.fibres import Fibres, Kind, rows_of
 from tonsor.files import replacing
 from tonsor.graph.describe import describe, make_inputs
 from tonsor.plans import Plan
-from tonsor.stripe_json import stripes_from_json, stripes_to_json
 from tonsor.surgery.ties import Tie, broken
 from tonsor.types import Axis, Leaf, Mend, Product, concat, product
 
 FORMAT = "tonsor plan"
-VERSION = 4
-READABLE = (1, 2, 3, 4)  # version 1 knew no ties, version 2 no blocks, version 3 no stripes
+VERSION = 5
+READABLE = (1, 2, 3, 4, 5)  # 1 knew no ties, 2 no blocks, 3 no stripes, 4 no columns
 
 _SIGNS = {"x": product, "+": concat}
 
@@ -92,7 +93,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "mends": mends,
         "ties": [dict(tie) for tie in plan.ties],
         "drops": [drop_to_json(drop) for drop in plan.drops],
-        "stripes": {name: stripes_to_json(found) for name, found in plan.stripes.items()},
+        "stripes": {name: fibres_to_json(found) for name, found in plan.stripes.items()},
+        "columns": {name: fibres_to_json(found) for name, found in plan.columns.items()},
         "fingerprint": {name: list(shape) for name, shape in plan.fingerprint.items()},
         "probe": None if plan.probe is None else describe(plan.probe),
     }
@@ -145,10 +147,11 @@ def plan_from_json(data: Any) -> Plan:
     ties = [_tie(row, f"ties[{i}]") for i, row in enumerate(rows)]
     rows = _list(data.get("drops", []), "drops")
     drops = [drop_from_json(row, f"drops[{i}]") for i, row in enumerate(rows)]
-    stripes = {
-        name: stripes_from_json(found, f"stripes.{name}")
-        for name, found in _dict({"stripes": {}, **data}, "stripes").items()
-    }
+    fibres = _fibres("stripes", data)
+    for name, found in _fibres("columns", data).items():
+        if name in fibres:
+            _refuse(f"columns.{name}", "the plan has stripes of it, and a layer is either")
+        fibres[name] = found
     probe = data.get("probe")
     plan = Plan(
         fingerprint=fingerprint,
@@ -157,12 +160,19 @@ def plan_from_json(data: Any) -> Plan:
         mends=tuple(mends),
         ties=tuple(ties),
         drops=tuple(drops),
-        stripes=stripes,
+        fibres=fibres,
         made_by=dict(_dict(data, "made_by")),
         probe=None if probe is None else make_inputs(probe),
     )
     _check_sizes(plan)
     return plan
+
+
+def _fibres(kind: Kind, data: Mapping[str, Any]) -> dict[str, Fibres]:
+    return {
+        name: fibres_from_json(kind, found, f"{kind}.{name}")
+        for name, found in _dict({kind: {}, **data}, kind).items()
+    }
 
 
 def _check_format(data: Any) -> None:
@@ -191,11 +201,14 @@ def _check_sizes(plan: Plan) -> None:
             _refuse(f"keep.{name}", "no tensor in the layout has an axis of this name")
         if kept[-1] >= sizes[name]:
             _refuse(f"keep.{name}", f"there is no index {kept[-1]} in a group of {sizes[name]}")
-    for name, found in plan.stripes.items():
+    for name, found in plan.fibres.items():
         shape = plan.fingerprint.get(name, ())
-        if shape[:1] + shape[2:] != (len(found.rows), *found.kernel):
-            there = f"{len(found.rows)} filters of {found.kernel}"
-            _refuse(f"stripes.{name}", f"these are stripes of {there}, its fingerprint is {shape}")
+        if len(shape) < 3 or (shape[found.dim], *shape[2:]) != (len(found.rows), *found.kernel):
+            there = f"{len(found.rows)} {rows_of(found.kind)} of {found.kernel}"
+            _refuse(
+                f"{found.kind}.{name}",
+                f"these are {found.kind} of {there}, its fingerprint is {shape}",
+            )
     for i, tie in enumerate(plan.ties):
         for name in tie.keys() - sizes.keys():
             _refuse(f"ties[{i}]", f"no tensor in the layout has an axis '{name}'")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 from torch import nn
 
 from tonsor.axes.tree import Mask
 from tonsor.errors import PlanError
+from tonsor.fibres import Fibres, Kind
 from tonsor.graph.clone import named_tensors
 from tonsor.graph.inputs import Inputs
-from tonsor.stripes import Stripes
 from tonsor.surgery.slice import Kept
 from tonsor.surgery.ties import Tie
 from tonsor.types import Axis, Leaf
@@ -20,7 +21,7 @@ from tonsor.types import Axis, Leaf
 
 @dataclass(frozen=True, slots=True)
 class PlanDiff:
-    """What only the first plan removes, and only the second; stripes by how many they are."""
+    """What only the first plan removes, and only the second; fibres by how many they are."""
 
     only_first: Mapping[str, tuple[int, ...]]
     only_second: Mapping[str, tuple[int, ...]]
@@ -28,11 +29,13 @@ class PlanDiff:
     blocks_second: tuple[str, ...] = ()
     stripes_first: Mapping[str, int] = field(default_factory=dict)
     stripes_second: Mapping[str, int] = field(default_factory=dict)
+    columns_first: Mapping[str, int] = field(default_factory=dict)
+    columns_second: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(
             (self.only_first, self.only_second, self.blocks_first, self.blocks_second,
-             self.stripes_first, self.stripes_second)
+             self.stripes_first, self.stripes_second, self.columns_first, self.columns_second)
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -42,6 +45,8 @@ class PlanDiff:
         lines += [f"+ {n}: {list(i)}" for n, i in self.only_second.items()]
         lines += [f"- {n}: {count} stripes" for n, count in self.stripes_first.items()]
         lines += [f"+ {n}: {count} stripes" for n, count in self.stripes_second.items()]
+        lines += [f"- {n}: {count} columns" for n, count in self.columns_first.items()]
+        lines += [f"+ {n}: {count} columns" for n, count in self.columns_second.items()]
         return "\n".join(lines) or "the plans remove the same"
 
 
@@ -76,60 +81,70 @@ def carried_ties(ties: Iterable[Tie], names: Mapping[str, Axis]) -> Iterator[Tie
             yield {a.name: unit for a, unit in found.items() if isinstance(a, Leaf)}
 
 
-def stripes_of_both(one: Mapping[str, Stripes], other: Mapping[str, Stripes]) -> dict[str, Stripes]:
-    """Return the stripes that both keep; what is measured of one alone says nothing of both."""
+def fibres_of_both(one: Mapping[str, Fibres], other: Mapping[str, Fibres]) -> dict[str, Fibres]:
+    """Return the fibres that both keep; what is measured of one alone says nothing of both."""
     found = dict(one)
     for name, theirs in other.items():
         mine = found.get(name, theirs)
+        if mine.kind != theirs.kind:
+            message = (
+                f"of '{name}' one plan keeps {mine.kind} and the other {theirs.kind}, and a layer "
+                "can hold only either; plan the second with keep=[...] for the layers of the first"
+            )
+            raise PlanError(message)
         if (mine.kernel, len(mine.rows)) != (theirs.kernel, len(theirs.rows)):
-            message = f"the plans see other stripes in '{name}'"
+            message = f"the plans see other {mine.kind} in '{name}'"
             raise PlanError(message)
         rows = tuple(a & b for a, b in zip(mine.rows, theirs.rows, strict=True))
         run = mine.run if mine.rows == theirs.rows == rows else ""
-        found[name] = Stripes(mine.kernel, rows, run)
+        found[name] = replace(mine, rows=rows, run=run)
     return found
 
 
-def stripes_before(
-    stripes: Mapping[str, Stripes],
+def fibres_before(
+    fibres: Mapping[str, Fibres],
     shapes: Mapping[str, Sequence[int]],
     keep: Mapping[str, Kept],
-) -> dict[str, Stripes]:
-    """Return stripes in terms of the filters that there were before some were cut."""
-    found: dict[str, Stripes] = {}
-    for name, later in stripes.items():
-        kept = keep[name][0] if name in keep else None
+) -> dict[str, Fibres]:
+    """Return fibres in terms of the channels that there were before some were cut."""
+    found: dict[str, Fibres] = {}
+    for name, later in fibres.items():
+        kept = keep[name][later.dim] if name in keep else None
         if kept is not None:
-            rows = [0] * shapes[name][0]
+            rows = [0] * shapes[name][later.dim]
             for index, row in zip(kept, later.rows, strict=True):
                 rows[index] = row
-            later = Stripes(later.kernel, tuple(rows), later.run)
+            later = replace(later, rows=tuple(rows))
         found[name] = later
     return found
 
 
 def in_terms_of(
-    stripes: Mapping[str, Stripes],
+    fibres: Mapping[str, Fibres],
     shapes: Mapping[str, Sequence[int]],
     keep: Mapping[str, Kept],
-) -> dict[str, Stripes]:
-    """Return stripes in terms of the filters that are left: the way back of `stripes_before`."""
-    return {
-        name: found.taking(keep[name][0] if name in keep else None)
-        for name, found in stripes.items() if name in shapes
-    }  # fmt: skip
+) -> dict[str, Fibres]:
+    """Return fibres in terms of the channels that are left: the way back of `fibres_before`."""
+    return {name: f.taking(keep.get(name)) for name, f in fibres.items() if name in shapes}
 
 
-def stripes_text(stripes: Mapping[str, Stripes]) -> str:
-    """Say how many stripes stay, and how many layers run by them, if that was measured."""
-    left, size = sum(s.left for s in stripes.values()), sum(s.size for s in stripes.values())
-    text = f"{left:,} of {size:,} stripes stay in {len(stripes)} convolutions"
-    runs = [s.run for s in stripes.values()]
-    return text if "" in runs else f"{text}, {runs.count('stripes')} of which run by stripes"
+def fibres_text(fibres: Mapping[str, Fibres]) -> str:
+    """Say how many fibres stay, and how many layers run by them, if that was measured."""
+    return "; ".join(
+        _text(kind, mine) for kind in get_args(Kind)
+        if (mine := [f for f in fibres.values() if f.kind == kind])
+    )  # fmt: skip
 
 
-def stripes_apart(one: Mapping[str, Stripes], other: Mapping[str, Stripes]) -> dict[str, int]:
-    """Count the stripes of each weight that only the first removes."""
+def _text(kind: str, fibres: Sequence[Fibres]) -> str:
+    left, size = sum(f.left for f in fibres), sum(f.size for f in fibres)
+    text = f"{left:,} of {size:,} {kind} stay in {len(fibres)} convolutions"
+    runs = [f.run for f in fibres]
+    return text if "" in runs else f"{text}, {runs.count(kind)} of which run by {kind}"
+
+
+def fibres_apart(one: Mapping[str, Fibres], other: Mapping[str, Fibres]) -> dict[str, int]:
+    """Count the fibres of each weight that only the first removes."""
     found: dict[str, int] = {}
     for name, mine in one.items():
         every = (1 << mine.positions) - 1

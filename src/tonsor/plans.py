@@ -18,27 +18,27 @@ from tonsor.axes.carry import carried, originals, shrunk
 from tonsor.axes.tree import Mask, count, mask, project
 from tonsor.drops import Drop
 from tonsor.errors import PlanError
+from tonsor.fibres import Fibres, fibre_leaf
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.trace import check_supported, unwrap
 from tonsor.plan_parts import (
     PlanDiff,
     beside,
     carried_ties,
+    fibres_apart,
+    fibres_before,
+    fibres_of_both,
+    fibres_text,
     fingerprint,
     in_original,
     in_terms_of,
-    stripes_apart,
-    stripes_before,
-    stripes_of_both,
-    stripes_text,
 )
-from tonsor.stripes import Stripes, stripe_leaf
 from tonsor.surgery.apply import apply_cut, mask_model
 from tonsor.surgery.cutting import make_cut
 from tonsor.surgery.dropping import apart, gone, joined_drops, later_drops, uneven
+from tonsor.surgery.fibre_layers import check_fibres, left_shape
 from tonsor.surgery.moves import cut_state, grown, move_optimizer
 from tonsor.surgery.proof import Proof, prove
-from tonsor.surgery.striping import check_stripes, left_shape
 from tonsor.surgery.ties import Tie, broken, holds, joined
 from tonsor.types import Axis, Cut, Mend, leaves
 
@@ -52,8 +52,8 @@ class Plan:
     `fingerprint` names every tensor of the model with its shape, `keep` maps the name of a
     group to the indices that stay (groups that are whole are absent), `layout` says through
     which dimensions the groups run, `mends` which attributes follow, `ties` which groups lose
-    indices in step, `drops` which blocks go, `stripes` which stripes stay of the convolutions
-    that lose some, and `made_by` who decided (criterion, budget, seed, version).
+    indices in step, `drops` which blocks go, `fibres` which stripes or columns stay of the
+    convolutions that lose some, and `made_by` who decided (criterion, budget, seed, version).
     """
 
     fingerprint: Mapping[str, tuple[int, ...]]
@@ -64,7 +64,7 @@ class Plan:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     probe: Inputs | None = field(default=None, compare=False, repr=False)
     drops: tuple[Drop, ...] = ()
-    stripes: Mapping[str, Stripes] = field(default_factory=dict[str, Stripes])
+    fibres: Mapping[str, Fibres] = field(default_factory=dict[str, Fibres])
 
     # ------------------------------------------------------------ reading
 
@@ -75,8 +75,18 @@ class Plan:
 
     @property
     def amounts(self) -> dict[str, int]:
-        """What costs are told by: the counts, and how many stripes stay of each convolution."""
-        return self.counts | {stripe_leaf(n): s.left for n, s in self.cut().stripes.items()}
+        """What costs are told by: the counts, and how many fibres stay of each convolution."""
+        return self.counts | {fibre_leaf(f.kind, n): f.left for n, f in self.cut().fibres.items()}
+
+    @property
+    def stripes(self) -> dict[str, Fibres]:
+        """The stripes that stay of the convolutions that lose some."""
+        return {n: f for n, f in self.fibres.items() if f.kind == "stripes"}
+
+    @property
+    def columns(self) -> dict[str, Fibres]:
+        """The columns that stay of the convolutions that lose some."""
+        return {n: f for n, f in self.fibres.items() if f.kind == "columns"}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -86,11 +96,11 @@ class Plan:
     def cut(self) -> Cut:
         """Return what surgery needs: kept indices of each tensor, new values of attributes."""
         cut = make_cut(self.layout, self.mends, self._masks())
-        stripes = {
-            name: found.among((cut.keep.get(name) or (None,))[0])
-            for name, found in self.stripes.items() if not gone(self.drops, name)
+        fibres = {
+            name: found.among(cut.keep.get(name))
+            for name, found in self.fibres.items() if not gone(self.drops, name)
         }  # fmt: skip
-        return replace(cut, drops=self.drops, stripes=stripes)
+        return replace(cut, drops=self.drops, fibres=fibres)
 
     def _masks(self) -> dict[str, Mask]:
         sizes = self.sizes
@@ -105,8 +115,8 @@ class Plan:
         lines = [f"Plan: {len(self.keep)} of {len(sizes)} groups lose indices"]
         if self.drops:
             lines.append(f"  {len(self.drops)} blocks go: {', '.join(d.name for d in self.drops)}")
-        if self.stripes:
-            lines.append(f"  {stripes_text(self.cut().stripes)}")
+        if self.fibres:
+            lines.append(f"  {fibres_text(self.cut().fibres)}")
         lines += [f"  {k}: {v}" for k, v in self.made_by.items() if v not in ({}, [])]
         width = max((len(n) for n in self.keep), default=0)
         lines += [f"  {n:<{width}}  {sizes[n]:>6} → {len(k)}" for n, k in self.keep.items()]
@@ -146,7 +156,7 @@ class Plan:
         cut = self.cut()
         torn = (
             broken(self.ties, self.counts, self.sizes) or uneven(cut, self.fingerprint)
-            or check_stripes(model, cut)
+            or check_fibres(model, cut)
         )  # fmt: skip
         if torn is not None:
             raise PlanError(torn)
@@ -217,7 +227,7 @@ class Plan:
         drops = joined_drops(self.drops, other.drops)
         both = Plan(
             self.fingerprint, keep, layout, tuple(mends.values()), ties, made_by, probe, drops,
-            stripes_of_both(self.stripes, other.stripes),
+            fibres_of_both(self.fibres, other.fibres),
         )  # fmt: skip
         torn = broken(ties, both.counts, both.sizes) or uneven(both.cut(), both.fingerprint)
         if torn is not None:
@@ -269,7 +279,7 @@ class Plan:
             made_by={"first": dict(earlier.made_by), "then": dict(self.made_by)},
             probe=earlier.probe,
             drops=joined_drops(earlier.drops, self.drops),
-            stripes=stripes_before(self.stripes, earlier.fingerprint, keep_before),
+            fibres=fibres_before(self.fibres, earlier.fingerprint, keep_before),
         )
         # A tie of one model need not be one of the other, for its code may take other ways.
         ties = joined((*earlier.ties, *carried_ties(self.ties, names)))
@@ -294,9 +304,9 @@ class Plan:
             kept = tuple(i for i, index in enumerate(before) if index in now)
             if len(kept) < len(before):
                 keep[name] = kept
-        if earlier.stripes:
+        if earlier.fibres:
             message = (
-                "the earlier plan has cut convolutions into stripes, and what is left of those "
+                f"the earlier plan has cut convolutions into {_kinds(earlier)}, and what is left "
                 "has other coordinates; apply this plan to the original"
             )
             raise PlanError(message)
@@ -319,15 +329,15 @@ class Plan:
         known = {f.name for axes in layout.values() for a in axes for f in leaves(a)}
         keep = {n: k for n, k in keep.items() if n in known}
         made_by = dict(self.made_by)
-        stripes = in_terms_of(self.stripes, shapes, cut_before)
-        return Plan(shapes, keep, layout, mends, self.ties, made_by, self.probe, drops, stripes)
+        fibres = in_terms_of(self.fibres, shapes, cut_before)
+        return Plan(shapes, keep, layout, mends, self.ties, made_by, self.probe, drops, fibres)
 
     def _check_follows(self, earlier: Plan, keep: Mapping[str, Sequence[Any]]) -> None:
-        if earlier.stripes:
+        if earlier.fibres:
             message = (
-                "the earlier plan has cut convolutions into stripes, and a plan made on what that "
-                "left can't be told in the original's coordinates. Plan on the original instead, "
-                "with after=the earlier plan."
+                f"the earlier plan has cut convolutions into {_kinds(earlier)}, and a plan made on "
+                "what that left can't be told in the original's coordinates. Plan on the original "
+                "instead, with after=the earlier plan."
             )
             raise PlanError(message)
         for name, shape in self.fingerprint.items():
@@ -357,6 +367,13 @@ class Plan:
                 theirs[name] = tuple(sorted(two - one))
         return PlanDiff(
             mine, theirs, *apart(self.drops, other.drops),
-            stripes_first=stripes_apart(self.stripes, other.stripes),
-            stripes_second=stripes_apart(other.stripes, self.stripes),
+            stripes_first=fibres_apart(self.stripes, other.stripes),
+            stripes_second=fibres_apart(other.stripes, self.stripes),
+            columns_first=fibres_apart(self.columns, other.columns),
+            columns_second=fibres_apart(other.columns, self.columns),
         )  # fmt: skip
+
+
+def _kinds(plan: Plan) -> str:
+    """Say what a plan has cut convolutions into."""
+    return " and ".join(sorted({f.kind for f in plan.fibres.values()}))

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
 from tonsor.drops import Drop
-from tonsor.stripes import Stripes
+from tonsor.fibres import Fibres
 
 # ---------------------------------------------------------------- the recorded run
 
@@ -352,11 +352,11 @@ class Cut:
     """What surgery needs and nothing more: kept indices, new attribute values, what else goes.
 
     `keep` maps a tensor's name to the kept indices of each dimension (None = all),
-    `sizes` maps (module, attribute path) to the new integer, `stripes` the weights of
-    convolutions to the stripes that stay, in the coordinates of the original.
+    `sizes` maps (module, attribute path) to the new integer, `fibres` the weights of
+    convolutions to the stripes or columns that stay, in the coordinates of the original.
     """
 
     keep: Mapping[str, tuple[tuple[int, ...] | None, ...]]
     sizes: Mapping[tuple[str, tuple[str | int, ...]], int]
     drops: tuple[Drop, ...] = ()
-    stripes: Mapping[str, Stripes] = field(default_factory=dict[str, Stripes])
+    fibres: Mapping[str, Fibres] = field(default_factory=dict[str, Fibres])

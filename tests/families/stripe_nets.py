@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import tonsor
 from tests.criteria.nets import settled
 from tonsor import zoo
-from tonsor.families.stripes.layers import StripeLayers, find_stripes
+from tonsor.families.fibres import FibreLayers
+from tonsor.families.stripes.layers import find_stripes
+from tonsor.fibres import FibreMask, Fibres
 from tonsor.plans import Plan
-from tonsor.select.stripes.frame import Frame
-from tonsor.stripes import StripeMask, Stripes
+from tonsor.select.fibres.frame import Frame
 
 
 class Plain(nn.Module):
@@ -177,7 +178,7 @@ class Seen:
     model: Any
     x: Tensor
     anatomy: tonsor.Anatomy
-    layers: StripeLayers
+    layers: FibreLayers
 
 
 @functools.cache
@@ -193,7 +194,7 @@ def looked_at(model: nn.Module, x: Tensor) -> Seen:
     return Seen(model, x, anatomy, find_stripes(anatomy))
 
 
-def drawn(layers: StripeLayers, seed: int, share: float) -> dict[str, StripeMask]:
+def drawn(layers: FibreLayers, seed: int, share: float) -> dict[str, FibreMask]:
     """Masks at random, with filters that have nothing left, but for one."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -205,16 +206,16 @@ def drawn(layers: StripeLayers, seed: int, share: float) -> dict[str, StripeMask
     return found
 
 
-def followed(it: Seen, masks: Mapping[str, StripeMask], after: Plan | None = None) -> Plan:
+def followed(it: Seen, masks: Mapping[str, FibreMask], after: Plan | None = None) -> Plan:
     """The plan that keeps these stripes, and what follows."""
     return Frame(it.anatomy, it.layers, after).plan(masks, {})
 
 
-def stripes_only(it: Seen, masks: Mapping[str, StripeMask]) -> Plan:
+def stripes_only(it: Seen, masks: Mapping[str, FibreMask]) -> Plan:
     """The plan that keeps these stripes, and in which nothing follows."""
     names = {x.name: x for x in it.layers}
-    found = {names[n].weight: Stripes.of(m, names[n].kernel) for n, m in masks.items()}
-    return replace(followed(it, {n: m | True for n, m in masks.items()}), stripes=found)
+    found = {names[n].weight: Fibres.of("stripes", m, names[n].kernel) for n, m in masks.items()}
+    return replace(followed(it, {n: m | True for n, m in masks.items()}), fibres=found)
 
 
 def emptied(it: Seen, *names: str) -> Plan:

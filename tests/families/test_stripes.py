@@ -24,9 +24,10 @@ from tests.families.stripe_nets import (
 )
 from tests.refusals import said
 from tonsor.errors import PlanError, SelectionError
-from tonsor.families.stripes.layers import find_stripes, no_layer_free
+from tonsor.families.fibres import no_layer_free
+from tonsor.families.stripes.layers import find_stripes
+from tonsor.fibres import Fibres
 from tonsor.plans import Plan
-from tonsor.stripes import Stripes
 from tonsor.surgery.stripe_conv import StripeConv
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -189,7 +190,7 @@ def test_a_plan_for_the_model_itself_is_refused() -> None:
     model = nn.Conv2d(3, 2, 3)
     plan = Plan(
         {"weight": (2, 3, 3, 3), "bias": (2,)}, {}, {},
-        stripes={"weight": Stripes((3, 3), (1, 3))},
+        fibres={"weight": Fibres("stripes", (3, 3), (1, 3))},
     )  # fmt: skip
     told = said(PlanError, lambda: plan.apply(model, inputs=X))
     assert told.startswith("the model is a convolution itself")

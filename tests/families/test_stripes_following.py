@@ -22,7 +22,7 @@ from tests.families.stripe_nets import (
     seen,
     zeroed,
 )
-from tonsor.families.stripes.following import Following
+from tonsor.families.following import Following
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.plans import Plan
 

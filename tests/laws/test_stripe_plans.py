@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,8 +153,11 @@ def test_a_difference_is_told() -> None:
 def test_what_is_measured_of_one_says_nothing_of_both() -> None:
     it = seen("plain")
     (one, two) = (followed(it, drawn(it.layers, seed, 0.8)) for seed in (0, 1))
-    run = {n: tonsor.plans.Stripes(s.kernel, s.rows, "stripes") for n, s in one.stripes.items()}
-    measured = Plan(**{**_fields(one), "stripes": run})
+    run = {
+        n: replace(s, run="stripes")
+        for n, s in one.stripes.items()
+    }
+    measured = Plan(**{**_fields(one), "fibres": run})
     assert {s.run for s in measured.merge(measured).stripes.values()} == {"stripes"}
     both = measured.merge(two).stripes
     assert {s.run for n, s in both.items() if s.rows != one.stripes[n].rows} == {""}
@@ -168,8 +172,10 @@ def _fields(plan: Plan) -> dict[str, Any]:
 def test_plans_of_other_stripes_are_not_merged() -> None:
     it = seen("plain")
     plan = followed(it, drawn(it.layers, 0, 0.4))
-    other = {"body.0.weight": tonsor.plans.Stripes((9,), plan.stripes["body.0.weight"].rows)}
-    wrong = Plan(**{**_fields(plan), "stripes": other})
+    other = {
+        "body.0.weight": replace(plan.stripes["body.0.weight"], kernel=(9,))
+    }
+    wrong = Plan(**{**_fields(plan), "fibres": other})
     assert "see other stripes in 'body.0.weight'" in said(PlanError, lambda: plan.merge(wrong))
 
 

@@ -11,7 +11,7 @@ from tests.families.blocks.check import count
 from tonsor.errors import BudgetError, TraceError
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.plan_json import plan_from_json, plan_to_json
-from tonsor.select.stripes.make import plan_stripes
+from tonsor.select.fibres.make import plan_stripes
 from tonsor.surgery.stripe_conv import StripeConv
 
 from . import ALL
@@ -66,7 +66,7 @@ def _goes(anatomy: tonsor.Anatomy, layers: Any, budget: str) -> None:
     plan = plan_from_json(plan_to_json(plan))
     slim = plan.apply(model, verify=False)
     assert plan.prove(model, slim, inputs=anatomy.inputs).error < 1e-6
-    left = {n: s.left for n, s in plan.cut().stripes.items()}
+    left = {n: s.left for n, s in plan.cut().fibres.items()}
     held = {
         f"{n}.weight": len(m.weight) for n, m in slim.named_modules() if isinstance(m, StripeConv)
     }

@@ -6,8 +6,8 @@ import numpy as np
 
 from tests.families.stripe_nets import Seen
 from tonsor.criteria.score import Scores
+from tonsor.fibres import FibreMask
 from tonsor.plans import Plan
-from tonsor.stripes import StripeMask
 
 
 def scores_of(it: Seen, seed: int, levels: int = 10**6) -> Scores:
@@ -18,14 +18,14 @@ def scores_of(it: Seen, seed: int, levels: int = 10**6) -> Scores:
     )
 
 
-def masks_of(it: Seen, plan: Plan) -> dict[str, StripeMask]:
+def masks_of(it: Seen, plan: Plan) -> dict[str, FibreMask]:
     """Which stripes of each layer a plan keeps; of layers in blocks that go, none."""
     cut = plan.cut()
     found = {}
     for layer in it.layers.free:
         mask = np.ones((layer.filters, layer.positions), dtype=np.bool_)
-        if layer.weight in cut.stripes:
-            mask = cut.stripes[layer.weight].mask
+        if layer.weight in cut.fibres:
+            mask = cut.fibres[layer.weight].mask
         if (kept := (cut.keep.get(layer.weight) or (None,))[0]) is not None:
             mask[sorted({*range(layer.filters)} - {*kept})] = False
         if any(layer.name.startswith(f"{d.name}.") for d in plan.drops):

@@ -17,8 +17,8 @@ from tonsor.criteria.score import Scores
 from tonsor.errors import PlanError, SelectionError
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, is_measured, is_speedup, targets
-from tonsor.select.stripes.frame import Frame
-from tonsor.select.stripes.make import plan_stripes
+from tonsor.select.fibres.frame import Frame
+from tonsor.select.fibres.make import plan_stripes
 
 COUNTED = [t for t in targets() if not is_measured(t)]
 

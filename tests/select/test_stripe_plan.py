@@ -18,9 +18,9 @@ from tonsor.criteria.score import Scores
 from tonsor.errors import BudgetError, ScoreError, SelectionError
 from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.select.budget import Budget, is_measured, is_speedup, targets
-from tonsor.select.stripes.frame import Frame
-from tonsor.select.stripes.make import plan_stripes
-from tonsor.select.stripes.threshold import above, within
+from tonsor.select.fibres.frame import Frame
+from tonsor.select.fibres.make import plan_stripes
+from tonsor.select.fibres.threshold import above, within
 
 COUNTED = [t for t in targets() if not is_measured(t)]
 

@@ -9,7 +9,7 @@ import torch
 import tonsor
 from tonsor.criteria.score import Scores
 from tonsor.families.stripes.layers import find_stripes
-from tonsor.select.stripes.make import plan_stripes, ranked
+from tonsor.select.fibres.make import plan_stripes, ranked
 
 
 def test_gone_stripes_change_neither_mean_nor_share() -> None:

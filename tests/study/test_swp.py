@@ -88,8 +88,8 @@ def test_positions_are_what_the_plan_keeps(study: SwpStudy, found: Found, folder
     wanted = 0
     for name, size in whole.items():
         weight = f"{name}.weight"
-        if weight in cut.stripes:
-            wanted += cut.stripes[weight].left
+        if weight in cut.fibres:
+            wanted += cut.fibres[weight].left
         else:
             kept = cut.keep.get(weight, (None,))[0]
             wanted += size if kept is None else 9 * len(kept)

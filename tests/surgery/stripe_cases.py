@@ -15,7 +15,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tonsor.stripes import StripeMask
+from tonsor.fibres import FibreMask
 from tonsor.surgery.stripe_conv import StripeConv, striped
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -27,7 +27,7 @@ class Case:
 
     given: Mapping[str, Any]
     rank: int
-    mask: StripeMask
+    mask: FibreMask
     shape: tuple[int, ...]
     seed: int
 
@@ -80,7 +80,7 @@ def cases(draw: st.DrawFn, rank: int | None = None, plain: bool = False) -> Case
 
 
 @st.composite
-def masks(draw: st.DrawFn, filters: int, positions: int) -> StripeMask:
+def masks(draw: st.DrawFn, filters: int, positions: int) -> FibreMask:
     """Draw masks: of any share, with filters that are empty, with one stripe, with none at all."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     mask = rng.random((filters, positions)) < draw(st.sampled_from([0.1, 0.3, 0.6, 1.0]))
@@ -96,7 +96,7 @@ def masks(draw: st.DrawFn, filters: int, positions: int) -> StripeMask:
     return mask
 
 
-def masked(conv: nn.Module, mask: StripeMask) -> nn.Module:
+def masked(conv: nn.Module, mask: FibreMask) -> nn.Module:
     """Return the convolution with zeros where stripes are gone: what is to be computed."""
     other: Any = copy.deepcopy(conv)
     weight = other.weight.detach()
@@ -115,7 +115,7 @@ def layer_of(case: Case, run: Any = "", dtype: torch.dtype = torch.float64) -> S
 @contextmanager
 def as_for_graphs() -> Any:
     """Run as when a graph is made: of whole tensors only, and with nothing remembered."""
-    with mock.patch("tonsor.surgery.stripe_conv._taken_down", return_value=True):
+    with mock.patch("tonsor.surgery.fibre_conv.taken_down", return_value=True):
         yield
 
 

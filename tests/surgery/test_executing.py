@@ -20,7 +20,7 @@ from tonsor.cost import rounds as clocks
 from tonsor.errors import PlanError, SurgeryError
 from tonsor.plan_json import plan_from_json, plan_text
 from tonsor.plans import Plan
-from tonsor.select.stripes.execution import fastest
+from tonsor.select.fibres.execution import fastest
 from tonsor.surgery import executing
 from tonsor.surgery.executing import time_layers
 from tonsor.surgery.stripe_conv import StripeConv, striped
@@ -90,7 +90,7 @@ def test_each_layer_is_timed_on_what_it_gets_first(monkeypatch: pytest.MonkeyPat
     clock = Clock({"first": (4.0, 2.0), "again": (4.0, 8.0)}, model)
     clock.start(monkeypatch)
     first, again = time_layers(model, X, rounds=3)
-    assert (first.name, first.dense_ms, first.stripes_ms, first.run) == (
+    assert (first.name, first.dense_ms, first.fibres_ms, first.run) == (
         "first", pytest.approx(4), pytest.approx(2), "stripes",
     )  # fmt: skip
     assert (again.name, again.run, again.ratio.median) == ("again", "dense", pytest.approx(2))
@@ -131,7 +131,7 @@ def test_real_timings_are_followed(before: Any) -> None:
     timings = time_layers(model, {"x": X}, rounds=3)
     assert [t.name for t in timings] == ["first", "again"]
     for timing in timings:
-        assert min(timing.dense_ms, timing.stripes_ms) > 0
+        assert min(timing.dense_ms, timing.fibres_ms) > 0
         assert (timing.run == "stripes") == (timing.ratio.median < 0.97)
         assert model.get_submodule(timing.name).run == timing.run
     assert model.apart.run == "dense"
@@ -231,6 +231,6 @@ def test_a_plan_of_another_model_is_refused() -> None:
         fastest(model, plan, X)
     with pytest.raises(PlanError, match="keeps stripes of '0', the model has no such layer"):
         fastest(nn.Identity(), plan, X)
-    less = replace(plan, stripes={n: s for n, s in plan.stripes.items() if n != "2.weight"})
+    less = replace(plan, fibres={n: s for n, s in plan.stripes.items() if n != "2.weight"})
     with pytest.raises(PlanError, match="'2' is a layer of stripes of which the plan knows"):
         fastest(slim, less, X)

@@ -9,8 +9,8 @@ import torch
 
 import tonsor
 from tonsor.errors import ProofError
+from tonsor.surgery.fibre_layers import with_convs
 from tonsor.surgery.stripe_conv import StripeConv
-from tonsor.surgery.striping import with_convs
 
 
 @pytest.mark.parametrize("name", ["layer1.1.conv2", "layer2.1.conv1", "layer3.0.conv1"])

@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from tests.surgery.stripe_cases import WAYS, Case, cases, layer_of, masked, masks
 from tonsor.errors import SurgeryError
+from tonsor.surgery.fibre_tensors import fibres_of, mask_fibres_, write_fibres_
 from tonsor.surgery.stripe_conv import (
     StripeConv1d,
     StripeConv2d,
     StripeConv3d,
-    mask_stripes_,
     striped,
-    stripes_of,
-    write_stripes_,
 )
 
 RUNS = ("dense", "stripes")
@@ -216,14 +214,14 @@ def test_what_no_convolution_takes_is_refused(run: Any, shape: Any, said: str) -
 @given(cases(), st.randoms())
 def test_stripes_are_taken_out_and_written_back(case: Case, random: Any) -> None:
     conv: Any = case.conv()
-    taken = stripes_of(conv.weight, case.mask)
+    taken = fibres_of("stripes", conv.weight, case.mask)
     assert torch.equal(taken, kept_of(conv.weight.detach(), case.mask))
     zeroed: Any = masked(conv, case.mask)
     blank = torch.zeros_like(conv.weight)
-    write_stripes_(blank, taken, case.mask)
+    write_fibres_("stripes", blank, taken, case.mask)
     assert torch.equal(blank, zeroed.weight)
     assert torch.equal(layer_of(case).dense_weight(), zeroed.weight)
-    mask_stripes_(conv.weight, case.mask)
+    mask_fibres_("stripes", conv.weight, case.mask)
     assert torch.equal(conv.weight, zeroed.weight)
 
 

@@ -61,7 +61,7 @@ def _grown(made: Made) -> tuple[Made, Plan | None]:
     if earlier is None or not earlier.stripes:
         return made, None
     assert original is not None
-    first = replace(earlier, stripes={})
+    first = replace(earlier, fibres={})
     whole = first.apply(original, verify=False)
     with torch.no_grad():
         for tensor in (*whole.parameters(), *whole.buffers()):

@@ -14,15 +14,16 @@ from tonsor.cli.show import show, show_json, show_table, step
 from tonsor.cli.stripe_options import Stripes as Command
 from tonsor.errors import SelectionError
 from tonsor.explain import short
-from tonsor.families.stripes.layers import StripeLayer, StripeLayers, find_stripes
+from tonsor.families.fibres import FibreLayer, FibreLayers
+from tonsor.families.stripes.layers import find_stripes
 from tonsor.families.stripes.positions import positions
+from tonsor.fibres import Fibres
 from tonsor.methods.swp.table import listing
 from tonsor.plan_json import load_plan
-from tonsor.plan_parts import stripes_text
+from tonsor.plan_parts import fibres_text
 from tonsor.plans import Plan
 from tonsor.report.raw import save_figure
 from tonsor.report.stripes import remaining
-from tonsor.stripes import Stripes
 from tonsor.surgery.dropping import gone
 
 
@@ -54,7 +55,7 @@ def show_stripes(command: Command) -> int:
     columns += ["left"] if plan is not None else []
     show_table((*columns, "notes"), [_row(x, left.get(x.name), plan) for x in layers])
     if plan is not None and plan.stripes:
-        show(stripes_text(plan.cut().stripes))
+        show(fibres_text(plan.cut().fibres))
     if structure is not None:
         show(f"what is left, layer by layer:\n{structure}")
     return 0
@@ -95,24 +96,24 @@ def _slim(command: Command, made: Made) -> tuple[nn.Module | None, Plan | None]:
     return plan.apply(made.model, verify=False), plan
 
 
-def _left(layers: StripeLayers, plan: Plan) -> Iterator[tuple[str, Stripes | int]]:
+def _left(layers: FibreLayers, plan: Plan) -> Iterator[tuple[str, Fibres | int]]:
     """Yield what a plan leaves of each layer: its stripes or, if it has not lost any, how many."""
     cut = plan.cut()
     for layer in layers:
         if gone(plan.drops, layer.weight):
             yield layer.name, 0
-        elif layer.weight in cut.stripes:
-            yield layer.name, cut.stripes[layer.weight]
+        elif layer.weight in cut.fibres:
+            yield layer.name, cut.fibres[layer.weight]
         else:
             kept = cut.keep.get(layer.weight, (None,))[0]
             yield layer.name, (layer.filters if kept is None else len(kept)) * layer.positions
 
 
-def _count(left: Stripes | int) -> int:
+def _count(left: Fibres | int) -> int:
     return left if isinstance(left, int) else left.left
 
 
-def _row(layer: StripeLayer, left: Stripes | int | None, plan: Plan | None) -> list[str]:
+def _row(layer: FibreLayer, left: Fibres | int | None, plan: Plan | None) -> list[str]:
     kernel = "x".join(map(str, layer.kernel))
     row = [layer.name, kernel, str(layer.inputs)]
     row += [short(layer.size * layer.inputs), f"{layer.size:,}"]
@@ -120,12 +121,12 @@ def _row(layer: StripeLayer, left: Stripes | int | None, plan: Plan | None) -> l
     notes = [f"stays: {layer.reason}"] if layer.reason else []
     if plan is not None and gone(plan.drops, layer.weight):
         notes = ["went with its block"]
-    if isinstance(left, Stripes) and left.run:
+    if isinstance(left, Fibres) and left.run:
         notes.append(f"runs as {left.run}")
     return [*row, "; ".join(notes)]
 
 
-def _as_json(layer: StripeLayer, left: Stripes | int | None) -> dict[str, Any]:
+def _as_json(layer: FibreLayer, left: Fibres | int | None) -> dict[str, Any]:
     return {
         "name": layer.name,
         "weight": layer.weight,
@@ -136,5 +137,5 @@ def _as_json(layer: StripeLayer, left: Stripes | int | None) -> dict[str, Any]:
         "free": not layer.reason,
         "reason": layer.reason,
         "left": None if left is None else _count(left),
-        "run": left.run if isinstance(left, Stripes) else "",
+        "run": left.run if isinstance(left, Fibres) else "",
     }

@@ -73,7 +73,7 @@ def run_fastest(bench: Bench, done: Outcome, *, quiet: bool) -> Outcome:
     plan, slim = done.report.plan, done.slim
     if not plan.stripes:
         return done
-    from tonsor.select.stripes.execution import fastest
+    from tonsor.select.fibres.execution import fastest
 
     here, there = next(slim.parameters()).device, torch.device(bench.device or "cpu")
     inputs = bench.inputs(done.made.inputs).map(lambda tensor: tensor.to(there))

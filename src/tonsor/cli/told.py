@@ -10,7 +10,7 @@ from tonsor.cli.outcome import Outcome
 from tonsor.cli.show import show, show_table
 from tonsor.cli.timing import Measured
 from tonsor.explain import short
-from tonsor.plan_parts import stripes_text
+from tonsor.plan_parts import fibres_text
 
 if TYPE_CHECKING:
     from tonsor.recover import Recovery
@@ -53,7 +53,7 @@ class Told:
         elif report.plan.made_by.get("family") == "blocks":
             yield "no block had to go"
         if report.plan.stripes:
-            yield stripes_text(report.plan.cut().stripes)
+            yield fibres_text(report.plan.cut().fibres)
             yield f"those above {report.plan.made_by['threshold']:.4g} stay"
         elif report.plan.made_by.get("family") == "stripes":
             yield "no stripe had to go"
@@ -73,10 +73,10 @@ class Told:
     def _layers(self) -> Iterator[tuple[str, ...]]:
         """Yield a row for each layer of stripes, with how long it takes where that was measured."""
         timed = {t.name: t for t in self.done.timings}
-        for weight, stripes in self.done.report.plan.cut().stripes.items():
+        for weight, stripes in self.done.report.plan.cut().fibres.items():
             name = weight.removesuffix(".weight")
             known = timed.get(name)
-            ms = ("", "") if known is None else (known.dense_ms, known.stripes_ms)
+            ms = ("", "") if known is None else (known.dense_ms, known.fibres_ms)
             said = [m if isinstance(m, str) else f"{m:.3g}" for m in ms]
             yield name, f"{stripes.left:,} of {stripes.size:,}", *said, stripes.run
 
@@ -92,7 +92,7 @@ class Told:
             "kept": report.plan.counts,
             "stripes": {
                 n: {"left": s.left, "of": s.size, "run": s.run}
-                for n, s in report.plan.cut().stripes.items()
+                for n, s in report.plan.cut().fibres.items()
             },
             "threshold": made.get("threshold"),
             "execution": made.get("execution"),

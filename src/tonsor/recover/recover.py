@@ -56,8 +56,8 @@ def recover(
     steps = _checked(how)
     original, small = unwrap(model), unwrap(slim)
     plan.check(original)
-    if plan.stripes and "compensate" in steps:
-        message = "compensation knows no stripes; recover with how=('batchnorm',)"
+    if plan.fibres and "compensate" in steps:
+        message = "compensation knows neither stripes nor columns; recover with how=('batchnorm',)"
         raise SelectionError(message)
     Slim(plan, original, small)
     check_runs(original, small)

@@ -12,7 +12,7 @@ from tonsor.graph.clone import named_tensors
 from tonsor.graph.trace import unwrap
 from tonsor.plans import Plan
 from tonsor.surgery.dropping import gone
-from tonsor.surgery.striping import left_of, left_shape
+from tonsor.surgery.fibre_layers import left_of, left_shape
 
 
 class Slim:
@@ -25,8 +25,8 @@ class Slim:
         for name, tensor in self._before.items():
             if name not in self._after and gone(plan.drops, name):
                 continue
-            stripes = self._cut.stripes.get(name)
-            wanted = left_shape(tensor.shape, self._cut.keep.get(name), stripes)
+            fibres = self._cut.fibres.get(name)
+            wanted = left_shape(tensor.shape, self._cut.keep.get(name), fibres)
             got = tuple(self._after[name].shape) if name in self._after else "missing"
             if got != wanted:
                 message = (
@@ -38,7 +38,7 @@ class Slim:
     def as_cut(self, name: str) -> bool:
         """Whether a tensor still holds what the cut has left of the original's."""
         before, after = self._before[name], self._after[name].detach()
-        left = left_of(before, self._cut.keep.get(name), self._cut.stripes.get(name))
+        left = left_of(before, self._cut.keep.get(name), self._cut.fibres.get(name))
         return torch.equal(after, left.to(after))
 
 

@@ -54,10 +54,10 @@ def _teller(anatomy: Anatomy, blocks: Blocks, target: str) -> Callable[[Plan], f
     if target == "pieces":
         return lambda plan: len(blocks.removable) - len(plan.drops)
     if target in ("params", "macs"):
-        return lambda plan: anatomy.cost_without(plan.drops, plan.stripes).meter(target)(
+        return lambda plan: anatomy.cost_without(plan.drops, plan.fibres).meter(target)(
             plan.amounts
         )
-    return lambda plan: anatomy.cost_without(plan.drops, plan.stripes).total(
+    return lambda plan: anatomy.cost_without(plan.drops, plan.fibres).total(
         target, plan.amounts, before=anatomy.cost
     )
 

@@ -26,10 +26,10 @@ def left_by(anatomy: Anatomy, after: Plan | None) -> dict[str, Alive]:
             "later.rebase(earlier)"
         )
         raise PlanError(message)
-    if after.stripes:
+    if after.fibres:
         message = (
-            "the earlier plan cuts convolutions into stripes, and channels go before those: plan "
-            "channels first, then stripes with after=that plan"
+            "the earlier plan cuts convolutions into stripes or columns, and channels go before "
+            "those: plan channels first, then the others with after=that plan"
         )
         raise PlanError(message)
     alive = kept_by(anatomy, after)

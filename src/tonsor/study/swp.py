@@ -21,8 +21,8 @@ from tonsor.methods.swp import stripe_method
 from tonsor.methods.swp.run import ramp_of
 from tonsor.plan_json import save_plan
 from tonsor.plans import Plan
+from tonsor.select.fibres.make import plan_stripes
 from tonsor.select.make import plan
-from tonsor.select.stripes.make import plan_stripes
 from tonsor.study.base import Base, after_cut, tune
 from tonsor.study.trials import Trial
 

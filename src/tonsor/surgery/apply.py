@@ -12,8 +12,8 @@ from tonsor.errors import SurgeryError
 from tonsor.graph.clone import clone
 from tonsor.surgery.attributes import set_integer
 from tonsor.surgery.dropping import drop_blocks, staying
+from tonsor.surgery.fibre_layers import fibre_layers, mask_as
 from tonsor.surgery.slice import copy_parameter, cut_tensor, replace_parameter
-from tonsor.surgery.striping import mask_as, stripe_layers
 from tonsor.types import Cut
 
 
@@ -44,7 +44,7 @@ def apply_cut(model: nn.Module, cut: Cut) -> nn.Module:
             slim = clone(model, replace)
             mend(slim, cut)
             drop_blocks(slim, cut.drops)
-            stripe_layers(slim, cut)
+            fibre_layers(slim, cut)
     except SurgeryError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Time both ways in which layers of stripes can run, on what they get, and take the faster one."""
+"""Time both ways in which layers of stripes or columns can run, and take the faster one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from tonsor.cost.progress import bar
 from tonsor.cost.rounds import Samples, take_turns, warm_up
 from tonsor.cost.spread import Ratio, paired
 from tonsor.errors import SurgeryError
+from tonsor.fibres import Execution, Kind
 from tonsor.graph.inputs import Inputs, as_inputs
-from tonsor.stripes import Execution
-from tonsor.surgery.stripe_conv import StripeConv
+from tonsor.surgery.fibre_conv import FibreConv
 
-_WAYS: tuple[Execution, Execution] = ("dense", "stripes")
 _WARM_UP = 3
 
 
@@ -29,18 +28,19 @@ _WARM_UP = 3
 class Timing:
     """Milliseconds of one layer in both ways, medians, and the way that was taken.
 
-    `ratio` says how many times as long stripes take as the dense weight.
+    `ratio` says how many times as long its fibres take as the dense weight; `kind` what they are.
     """
 
     name: str
     dense_ms: float
-    stripes_ms: float
+    fibres_ms: float
     ratio: Ratio
     run: Execution
+    kind: Kind
 
     def __str__(self) -> str:
         return (
-            f"{self.name}: dense {self.dense_ms:.3g} ms, stripes {self.stripes_ms:.3g} ms, "
+            f"{self.name}: dense {self.dense_ms:.3g} ms, {self.kind} {self.fibres_ms:.3g} ms, "
             f"{self.ratio}; {self.run}"
         )
 
@@ -48,9 +48,9 @@ class Timing:
 def time_layers(
     slim: nn.Module, inputs: Any, *, rounds: int = 9, margin: float = 0.03, quiet: bool = True
 ) -> tuple[Timing, ...]:
-    """Time every layer of stripes on what it gets when the model runs, and set how it runs.
+    """Time every layer of stripes or columns on what it gets in the model, and set how it runs.
 
-    Stripes are taken if they need less than `1 - margin` of the time that the dense weight needs.
+    Fibres are taken if they need less than `1 - margin` of the time that the dense weight needs.
     Layers with groups are dense and not timed; layers that these inputs don't reach stay as they
     are. The numbers hold for this machine, this batch and the threads that torch is set to.
 
@@ -67,7 +67,7 @@ def time_layers(
             f"and margin={margin}"
         )
         raise SurgeryError(message)
-    layers = {n: m for n, m in slim.named_modules() if isinstance(m, StripeConv)}
+    layers = {n: m for n, m in slim.named_modules() if isinstance(m, FibreConv)}
     found: list[Timing] = []
     with torch.no_grad(), in_eval(slim):
         given = _given(slim, layers, as_inputs(inputs))
@@ -78,7 +78,7 @@ def time_layers(
     return tuple(found)
 
 
-def _given(slim: nn.Module, layers: dict[str, StripeConv], inputs: Inputs) -> dict[str, Tensor]:
+def _given(slim: nn.Module, layers: dict[str, FibreConv], inputs: Inputs) -> dict[str, Tensor]:
     """Run the model once; return what each layer gets first."""
     found: dict[str, Tensor] = {}
 
@@ -100,27 +100,30 @@ def _given(slim: nn.Module, layers: dict[str, StripeConv], inputs: Inputs) -> di
     return found
 
 
-def _timed(name: str, layer: StripeConv, x: Tensor, rounds: int, margin: float) -> Timing:
+def _timed(name: str, layer: FibreConv, x: Tensor, rounds: int, margin: float) -> Timing:
     before = layer.run
     try:
         samples = _samples(layer, x, rounds)
     except BaseException:
         layer.run = before
         raise
-    ratio = paired(samples["stripes"], samples["dense"])
-    layer.run = "stripes" if ratio.median < 1 - margin else "dense"
-    dense, stripes = (timing(samples[way]).median_ms for way in _WAYS)
-    return Timing(name, dense, stripes, ratio, layer.run)
+    ratio = paired(samples[layer.kind], samples["dense"])
+    layer.run = layer.kind if ratio.median < 1 - margin else "dense"
+    dense, fibres = (timing(samples[way]).median_ms for way in ("dense", layer.kind))
+    return Timing(name, dense, fibres, ratio, layer.run, layer.kind)
 
 
-def _samples(layer: StripeConv, x: Tensor, rounds: int) -> Samples:
+def _samples(layer: FibreConv, x: Tensor, rounds: int) -> Samples:
     """Time a layer in both ways, in turns."""
 
     def run(way: Execution) -> None:
         layer.run = way
         layer.forward(x)
 
-    runs: dict[str, Callable[[], None]] = {way: partial(run, way) for way in _WAYS}
+    runs: dict[str, Callable[[], None]] = {
+        "dense": partial(run, "dense"),
+        layer.kind: partial(run, layer.kind),
+    }
     wait = partial(torch.cuda.synchronize, x.device) if x.is_cuda else lambda: None
     repeats = warm_up(runs, _WARM_UP, wait)
     return take_turns(

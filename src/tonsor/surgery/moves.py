@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tonsor.errors import PlanError
 from tonsor.graph.clone import clone, named_tensors
 from tonsor.surgery.dropping import gone, staying
+from tonsor.surgery.fibre_layers import left_of, left_shape, put_back
 from tonsor.surgery.slice import replace_parameter
-from tonsor.surgery.striping import left_of, left_shape, put_back
 from tonsor.types import Cut
 
 
@@ -25,12 +25,12 @@ def grown(slim: nn.Module, original: nn.Module, cut: Cut) -> nn.Module:
         name = stays.get(id(tensor), "")
         if not name:
             return replace_parameter(tensor, tensor.detach().clone())
-        kept, stripes = cut.keep.get(name), cut.stripes.get(name)
-        if name not in small or small[name].shape != left_shape(tensor.shape, kept, stripes):
+        kept, fibres = cut.keep.get(name), cut.fibres.get(name)
+        if name not in small or small[name].shape != left_shape(tensor.shape, kept, fibres):
             message = f"'{name}' of the slim model is not what this plan leaves of it"
             raise PlanError(message)
         kept = kept or (None,) * tensor.dim()
-        return replace_parameter(tensor, put_back(small[name], tensor, kept, stripes))
+        return replace_parameter(tensor, put_back(small[name], tensor, kept, fibres))
 
     with torch.inference_mode(False):
         return clone(original, grow)
@@ -74,7 +74,7 @@ def move_optimizer(
 
 def _left_of_state(name: str, key: str, value: Any, old: Tensor, cut: Cut) -> Any:
     """Take what stays of something that an optimizer remembers of a parameter."""
-    untouched = name not in cut.keep and name not in cut.stripes
+    untouched = name not in cut.keep and name not in cut.fibres
     if untouched or not isinstance(value, Tensor) or value.numel() == 1:
         return value
     if value.shape != old.shape:
@@ -83,7 +83,7 @@ def _left_of_state(name: str, key: str, value: Any, old: Tensor, cut: Cut) -> An
             f"{tuple(old.shape)}, which can't be sliced; make a new optimizer for the slim model"
         )
         raise PlanError(message)
-    return left_of(value, cut.keep.get(name), cut.stripes.get(name))
+    return left_of(value, cut.keep.get(name), cut.fibres.get(name))
 
 
 def cut_state(state: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
@@ -93,13 +93,13 @@ def cut_state(state: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
         name = full.removeprefix("module.")
         if gone(cut.drops, name):
             continue
-        kept, stripes = cut.keep.get(name), cut.stripes.get(name)
-        if isinstance(value, Tensor) and (kept or stripes):
-            value = left_of(value, kept, stripes)
+        kept, fibres = cut.keep.get(name), cut.fibres.get(name)
+        if isinstance(value, Tensor) and (kept or fibres):
+            value = left_of(value, kept, fibres)
         out[full] = value
-        if stripes is not None:
+        if fibres is not None:
             prefix = full.removesuffix("weight")
-            from_now = stripes.taking(None if kept is None else kept[0])
+            from_now = fibres.taking(kept)
             mask = torch.from_numpy(from_now.mask)
             out[f"{prefix}kept"] = mask.view(len(from_now.rows), *from_now.kernel)
     return out

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tonsor.errors import ProofError
 from tonsor.graph.inputs import Inputs, as_inputs, tensors_in
 from tonsor.surgery.doubt import ALLOWED, SMALL, rounded_otherwise
+from tonsor.surgery.fibre_layers import with_convs
 from tonsor.surgery.masked import CannotRunError, Follower, foresee, run_masked
 from tonsor.surgery.precision import DOUBLE, NATIVE, TOLERANCE, Precision
 from tonsor.surgery.reference import Reference
 from tonsor.surgery.side import Side
-from tonsor.surgery.striping import with_convs
 from tonsor.types import Cut, Op
 
 _TINY = 1e-6  # below this an output is taken for rounding around zero

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tonsor.stripes import StripeMask
+from tonsor.fibres import FibreMask
 
 CACHE = 1 << 21  # bytes; what stripes give for a part of the batch should stay near the processor
 
@@ -52,7 +52,7 @@ def added_up(
     out_channels: int,
 ) -> Tensor:  # fmt: skip
     """Add stripes up in place, in parts of the batch that stay near the processor."""
-    sizes = _sizes(x.shape[2:], kernel, stride, dilation, pads)
+    sizes = out_sizes(x.shape[2:], kernel, stride, dilation, pads)
     kind = _kind(x)
     start = x.new_zeros(1, dtype=kind) if bias is None else bias.to(kind)
     shape = (len(x), out_channels, *sizes)
@@ -76,7 +76,7 @@ def added_up(
                 rows = filters[spot.first : spot.stop]
                 into[here].index_add_(1, rows, found.narrow(1, at, some)[there])
                 at += some
-    return out if read else _reached(out, x, weight)
+    return out if read else reached(out, x, weight)
 
 
 def gathered(
@@ -85,7 +85,7 @@ def gathered(
     out_channels: int,
 ) -> Tensor:  # fmt: skip
     """Compute the same of whole tensors only, for a graph that others run."""
-    sizes = _sizes(x.shape[2:], kernel, stride, dilation, pads)
+    sizes = out_sizes(x.shape[2:], kernel, stride, dilation, pads)
     x = F.pad(x, [n for pair in reversed(pads) for n in pair])
     out: Tensor | None = None
     zero = weight.new_zeros(1, weight.shape[1])
@@ -106,12 +106,12 @@ def gathered(
             shifted = given[(..., *there)].index_select(1, sources[spot.position])
             out = shifted if out is None else out + shifted
     if out is None:
-        out = _reached(x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x)), x, weight)
+        out = reached(x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x)), x, weight)
     return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes)).to(out.dtype)
 
 
 def sources(
-    mask: StripeMask, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    mask: FibreMask, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> Indices:
     """Say for each position and filter which channel to add, of those that `gathered` has there.
 
@@ -129,7 +129,7 @@ def sources(
     return found
 
 
-def _reached(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def reached(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Give zeros for gradients to what nothing was read of, as a convolution does."""
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
         return out
@@ -155,10 +155,11 @@ def _rows(weight: Tensor, spots: Sequence[_Spot]) -> Tensor:
     return torch.cat([weight[s.first : s.stop] for s in spots])
 
 
-def _sizes(
+def out_sizes(
     given: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
     pads: Pads,
 ) -> list[Any]:  # fmt: skip
+    """Return how large a convolution makes its output."""
     return [
         (n + before + behind - d * (k - 1) - 1) // s + 1
         for n, k, s, d, (before, behind) in zip(given, kernel, stride, dilation, pads, strict=True)
@@ -196,7 +197,7 @@ def _parts(
     stride: tuple[int, ...], dilation: tuple[int, ...], pads: tuple[tuple[int, int], ...],
 ) -> tuple[_Part, ...]:  # fmt: skip
     """Work out what reads what, for an input of these sizes."""
-    sizes = _sizes(given, kernel, stride, dilation, pads)
+    sizes = out_sizes(given, kernel, stride, dilation, pads)
     found: list[_Part] = []
     for remainder, every in _by_remainder(counts, kernel, stride, dilation, pads).items():
         most = [len(range(r, n, s)) for r, n, s in zip(remainder, given, stride, strict=True)]

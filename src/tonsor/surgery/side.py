@@ -13,9 +13,9 @@ from tonsor.graph.clone import clone
 from tonsor.graph.inputs import Inputs
 from tonsor.graph.record import Execute, Observe, Recorder
 from tonsor.graph.trace import record_run
+from tonsor.surgery.fibre_layers import mask_as
 from tonsor.surgery.late import Late, Reader, worth_it, written
 from tonsor.surgery.precision import Precision
-from tonsor.surgery.striping import mask_as
 from tonsor.types import Cut, Graph
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class Side:
 
     def _raised(self, name: str, tensor: Tensor) -> Tensor:
         dtype = self.how.dtype(tensor.dtype)
-        whole = name not in self.cut.stripes
+        whole = name not in self.cut.fibres
         if self.late and dtype != tensor.dtype and whole and worth_it(tensor):
             return Late(tensor, self.cut.keep.get(name), dtype)
         new = self.how.parameter(name, tensor)

@@ -19,8 +19,8 @@ def positions(anatomy: Anatomy, decided: Plan) -> dict[str, list[float]]:
         if gone(decided.drops, layer.weight):
             continue
         kept = cut.keep.get(layer.weight, (None,))[0]
-        if layer.weight in cut.stripes:
-            share = cut.stripes[layer.weight].mask.mean(axis=0)
+        if layer.weight in cut.fibres:
+            share = cut.fibres[layer.weight].mask.mean(axis=0)
             found[layer.name] = [round(float(s), 6) for s in share]
         else:
             whole = 1.0 if kept is None else len(kept) / layer.filters

@@ -21,16 +21,17 @@ from tonsor.anatomy import Anatomy
 from tonsor.criteria.rows import Array
 from tonsor.errors import BudgetError, SelectionError
 from tonsor.families.channels import vectors
-from tonsor.families.stripes.layers import StripeLayer, find_stripes, no_layer_free
+from tonsor.families.fibres import FibreLayer, no_layer_free
+from tonsor.families.stripes.layers import find_stripes
+from tonsor.fibres import FibreMask
 from tonsor.methods.swp.earlier import Earlier
 from tonsor.plan_json import plan_text
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, is_speedup
+from tonsor.select.fibres.frame import Frame
+from tonsor.select.fibres.make import checked_floor, counted, keeping
+from tonsor.select.fibres.threshold import TOLERANCE, Chosen, above, within
 from tonsor.select.names import Named
-from tonsor.select.stripes.frame import Frame
-from tonsor.select.stripes.make import checked_floor, counted, keeping
-from tonsor.select.stripes.threshold import TOLERANCE, Chosen, above, within
-from tonsor.stripes import StripeMask
 from tonsor.surgery.dropping import joined_drops
 
 
@@ -70,7 +71,7 @@ class StripeCourse:
             raise no_layer_free(layers)
         self.frame = Frame(anatomy, layers, after, silenced=True)
         self._earlier = Earlier(self.frame)
-        self.layers: tuple[StripeLayer, ...] = tuple(
+        self.layers: tuple[FibreLayer, ...] = tuple(
             x for x in layers.free if x.name in self.frame.start
         )
         self.threshold, self.revival, self.floor = threshold, revival, checked_floor(floor)
@@ -78,7 +79,7 @@ class StripeCourse:
         self.budget = None if budget is None else counted(budget)
         self.over, self.held = self.budget is None, 0
         self.history: list[Moment] = []
-        self.masks: dict[str, StripeMask] = dict(self.frame.start)
+        self.masks: dict[str, FibreMask] = dict(self.frame.start)
         self.tensors: list[Tensor] = []
         self._silent: list[tuple[nn.Parameter, Tensor]] = []
         self._above: Tensor | None = None
@@ -141,7 +142,7 @@ class StripeCourse:
             )
         return found
 
-    def _settle(self, masks: dict[str, StripeMask]) -> None:
+    def _settle(self, masks: dict[str, FibreMask]) -> None:
         """Take masks for what is to be, and work out what is silent with them."""
         self.masks = masks
         device = next(iter(self.frame.anatomy.parameters.values())).device
@@ -151,7 +152,7 @@ class StripeCourse:
         ]
         self._silent = list(self._silenced(masks))
 
-    def _silenced(self, masks: dict[str, StripeMask]) -> Iterable[tuple[nn.Parameter, Tensor]]:
+    def _silenced(self, masks: dict[str, FibreMask]) -> Iterable[tuple[nn.Parameter, Tensor]]:
         """Yield what scales and shifts dead filters and branches, each with its mask."""
         anatomy, following = self.frame.anatomy, self.frame.following
         found: dict[int, tuple[nn.Parameter, Tensor]] = {}
@@ -315,7 +316,7 @@ def check_alpha(alpha: float) -> None:
         raise SelectionError(message)
 
 
-def check_trains(anatomy: Anatomy, layers: Iterable[StripeLayer], hint: str = "") -> None:
+def check_trains(anatomy: Anatomy, layers: Iterable[FibreLayer], hint: str = "") -> None:
     """Refuse layers whose weight is frozen, for no stripe of them would be learned."""
     for layer in layers:
         if not anatomy.parameters[layer.weight].requires_grad:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tonsor.drops import Drop
 from tonsor.errors import SelectionError
 from tonsor.methods.masks import Masks
-from tonsor.select.stripes.frame import Frame
+from tonsor.select.fibres.frame import Frame
 
 
 class Earlier:

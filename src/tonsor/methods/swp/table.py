@@ -11,9 +11,9 @@ from torch import nn
 from tonsor.anatomy import Anatomy
 from tonsor.errors import PlanError
 from tonsor.families.stripes.layers import find_stripes
+from tonsor.fibres import FibreMask
 from tonsor.plans import Plan
-from tonsor.select.stripes.frame import Frame
-from tonsor.stripes import StripeMask
+from tonsor.select.fibres.frame import Frame
 from tonsor.surgery.stripe_conv import StripeConv
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -66,7 +66,7 @@ def resnet18_plan(anatomy: Anatomy, *, seed: int = 0) -> Plan:
     """
     layers = find_stripes(anatomy)
     rng = np.random.default_rng(seed)
-    masks: dict[str, StripeMask] = {}
+    masks: dict[str, FibreMask] = {}
     for row in TABLE2:
         layer = layers.by_name.get(row.layer)
         if layer is None or layer.reason or (layer.filters, layer.positions) != (
@@ -84,7 +84,7 @@ def resnet18_plan(anatomy: Anatomy, *, seed: int = 0) -> Plan:
     return Frame(anatomy, others).plan(masks, {"by": "SWP, table 2 of the supplement"})
 
 
-def _drawn(row: Row, rng: np.random.Generator) -> StripeMask:
+def _drawn(row: Row, rng: np.random.Generator) -> FibreMask:
     """Draw stripes: one of each filter that stays, and the others from what is left of those."""
     mask = np.zeros((row.whole, row.positions), dtype=np.bool_)
     stay = np.sort(rng.permutation(row.whole)[: row.filters])

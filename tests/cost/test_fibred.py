@@ -22,8 +22,8 @@ from tests.families.stripe_nets import (
     stripes_only,
 )
 from tonsor.cost.conventions import CONVENTIONS
+from tonsor.fibres import fibre_leaf
 from tonsor.plans import Plan
-from tonsor.stripes import stripe_leaf
 from tonsor.surgery.stripe_conv import StripeConv
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -116,7 +116,7 @@ def test_every_convention_scales_its_convolutions(name: str, convention: str) ->
         elif not any(n.startswith(f"{module}.") or not module for n in plan.stripes):
             assert now[module] == cost
     assert after.total(convention, plan.amounts) == now[""]
-    assert after.total(convention, {stripe_leaf(n): s.size for n, s in plan.stripes.items()}) == (
+    assert after.total(convention, {fibre_leaf(n): s.size for n, s in plan.stripes.items()}) == (
         before.total(convention)
     )
 

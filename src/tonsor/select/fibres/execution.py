@@ -1,4 +1,4 @@
-"""How the layers of a plan of stripes are to run: measured, and written down in the plan."""
+"""How layers of stripes or columns are to run: measured, and written down in their plan."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from tonsor.graph.inputs import as_inputs
 from tonsor.graph.trace import unwrap
 from tonsor.plans import Plan
 from tonsor.surgery.executing import Timing, time_layers
-from tonsor.surgery.stripe_conv import StripeConv
-from tonsor.surgery.striping import stripes_in
+from tonsor.surgery.fibre_conv import FibreConv
 
 
 def fastest(
@@ -27,7 +26,7 @@ def fastest(
     margin: float = 0.03,
     quiet: bool = True,
 ) -> tuple[Plan, tuple[Timing, ...]]:
-    """Time the layers of stripes of a slim model, and have each run in the faster way.
+    """Time the layers of stripes or columns of a slim model, and have each run in the faster way.
 
     Returns the plan with what was found in it, so that models that are cut or loaded by it run in
     the same way, and the timings. The options are those of `time_layers`.
@@ -43,9 +42,9 @@ def fastest(
     layers = _layers(slim, plan)
     given = as_inputs(inputs)
     timings = time_layers(slim, given, rounds=rounds, margin=margin, quiet=quiet)
-    stripes = {
+    fibres = {
         weight: replace(found, run=layers[weight].run) if weight in layers else found
-        for weight, found in plan.stripes.items()
+        for weight, found in plan.fibres.items()
     }
     reached = {id(slim.get_submodule(t.name)) for t in timings}
     unreached = [
@@ -54,40 +53,42 @@ def fastest(
     ]  # fmt: skip
     execution: dict[str, Any] = {
         "conditions": _conditions(slim, given.tensors(), rounds),
-        "layers": {t.name: [round(t.dense_ms, 4), round(t.stripes_ms, 4)] for t in timings},
+        "layers": {t.name: [round(t.dense_ms, 4), round(t.fibres_ms, 4)] for t in timings},
     }
     if unreached:
         execution["not reached"] = unreached
     made_by = {**plan.made_by, "execution": execution}
-    return replace(plan, stripes=stripes, made_by=made_by), timings
+    return replace(plan, fibres=fibres, made_by=made_by), timings
 
 
-def _layers(slim: nn.Module, plan: Plan) -> dict[str, StripeConv]:
+def _layers(slim: nn.Module, plan: Plan) -> dict[str, FibreConv]:
     """Find the layers of a plan by their weights, or say what does not belong together."""
     cut = plan.cut()
     model: Any = slim
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-    found: dict[str, StripeConv] = {}
-    for weight, stripes in cut.stripes.items():
+    found: dict[str, FibreConv] = {}
+    for weight, fibres in cut.fibres.items():
         path = weight.rpartition(".")[0]
         layer = modules.get(path)
-        left = stripes_in(stripes, cut.keep.get(weight)).mask
-        if not isinstance(layer, StripeConv):
+        left = fibres.taking(cut.keep.get(weight)).mask
+        if not isinstance(layer, FibreConv):
             what = "has no such layer" if layer is None else f"has a {type(layer).__name__} there"
-            message = f"the plan keeps stripes of '{path}', the model {what}; {_HINT}"
+            message = f"the plan keeps {fibres.kind} of '{path}', the model {what}; {_HINT}"
             raise PlanError(message)
         kept = layer.kept.detach().cpu().numpy().reshape(len(layer.kept), -1)
-        if not np.array_equal(kept, left):
+        if layer.kind != fibres.kind or not np.array_equal(kept, left):
             message = (
-                f"'{path}' has {int(kept.sum())} stripes of {kept.size}, and the plan keeps "
+                f"'{path}' has {int(kept.sum())} {layer.kind} of {kept.size}, and the plan keeps "
                 f"{int(left.sum())} of {left.size}, or others; {_HINT}"
             )
             raise PlanError(message)
         found[weight] = layer
     known = {id(layer) for layer in found.values()}
     for path, module in modules.items():
-        if isinstance(module, StripeConv) and id(module) not in known:
-            message = f"'{path}' is a layer of stripes of which the plan knows nothing; {_HINT}"
+        if isinstance(module, FibreConv) and id(module) not in known:
+            message = (
+                f"'{path}' is a layer of {module.kind} of which the plan knows nothing; {_HINT}"
+            )
             raise PlanError(message)
     return found
 

@@ -1,4 +1,4 @@
-"""Choose stripes by a threshold: given, or found so that what is above it meets a budget."""
+"""Choose fibres by a threshold: given, or found so that what is above it meets a budget."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 
 from tonsor.criteria.rows import Array
 from tonsor.errors import BudgetError
-from tonsor.families.stripes.following import Masks
+from tonsor.families.following import Masks
+from tonsor.fibres import FibreMask
 from tonsor.select.budget import Budget, is_speedup
-from tonsor.select.stripes.frame import Frame
-from tonsor.stripes import StripeMask
+from tonsor.select.fibres.frame import Frame
 
 TOLERANCE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The stripes above a threshold, and what a budget has come to with them.
+    """The fibres above a threshold, and what a budget has come to with them.
 
-    `held` counts the stripes that are below it and stay all the same, as their layer would have
+    `held` counts the fibres that are below it and stay all the same, as their layer would have
     none else.
     """
 
-    masks: dict[str, StripeMask]
+    masks: dict[str, FibreMask]
     threshold: float
     held: int = 0
     reached: float = math.nan
@@ -34,13 +34,13 @@ class Chosen:
 
 
 def above(frame: Frame, values: Mapping[str, Array], threshold: float, floor: float = 1) -> Chosen:
-    """Choose the stripes whose value is above a threshold.
+    """Choose the fibres whose value is above a threshold.
 
-    `values` has one for each stripe, filter after filter. Of each layer at least `floor` stay,
+    `values` has one for each fibre, row after row. Of each layer at least `floor` stay,
     or that share if below 1, the highest first; but where none is above the threshold in a layer
     whose emptiness turns a block into its shortcut, all go.
     """
-    masks: dict[str, StripeMask] = {}
+    masks: dict[str, FibreMask] = {}
     held, may_empty = 0, frame.following.may_empty
     for name, there in frame.start.items():
         mine = values[name].reshape(there.shape)
@@ -68,7 +68,7 @@ def within(
 ) -> Chosen:  # fmt: skip
     """Choose the lowest threshold, not below `least`, whose choice meets a budget.
 
-    `limit` says the cost to reach where it is not that of the budget. Where stripes of one value
+    `limit` says the cost to reach where it is not that of the budget. Where fibres of one value
     take the cost across the limit together, as many of them stay as it allows.
     """
     limit = frame.limit(budget) if limit is None else limit
@@ -97,7 +97,7 @@ def within(
 
 
 def _steps(values: Sequence[Array], least: float) -> Array:
-    """Return the thresholds to try: one that nothing is below, and where each stripe goes."""
+    """Return the thresholds to try: one that nothing is below, and where each fibre goes."""
     steps = np.unique(np.concatenate([*values, np.empty(0)]))
     if math.isfinite(least):
         return np.concatenate([[least], steps[steps > least]])
@@ -108,7 +108,7 @@ def _refined(
     frame: Frame, values: Mapping[str, Array], budget: Budget, limit: float, found: Chosen,
     there: float, below: float,
 ) -> tuple[Chosen, float]:  # fmt: skip
-    """Let as many stripes stay of those that went at the last step as the limit allows."""
+    """Let as many fibres stay of those that went at the last step as the limit allows."""
     lost = [
         (name, i) for name, mask in frame.start.items()
         for i in np.flatnonzero(
@@ -118,7 +118,7 @@ def _refined(
     if len(lost) < 2:
         return found, there
 
-    def with_first(count: int) -> tuple[dict[str, StripeMask], float]:
+    def with_first(count: int) -> tuple[dict[str, FibreMask], float]:
         masks = {n: m.copy() for n, m in found.masks.items()}
         for name, i in lost[:count]:
             masks[name].reshape(-1)[i] = True
@@ -143,10 +143,12 @@ def out_of_reach(frame: Frame, budget: Budget, least: Masks, floor: float = 1) -
     )
     if is_speedup(budget.target):
         told = f"the most that can be reached is {reachable:.4g}x"
-    stay = f"{floor:.0%} of the stripes" if floor < 1 else f"{floor:.0f} stripe{'s' * (floor > 1)}"
+    kind = frame.layers.kind
+    one = kind.removesuffix("s")
+    stay = f"{floor:.0%} of the {kind}" if floor < 1 else f"{floor:.0f} {one}{'s' * (floor > 1)}"
     message = (
-        f"{budget} can't be met by stripes: {told}, for at least {stay} of each layer must stay, "
-        "and 1×1 convolutions, linear layers and what you keep are as they were. Ask for more, "
-        "lower floor, or cut channels or blocks first."
+        f"{budget} can't be met by {kind}: {told}, for at least {stay} of each layer must stay, "
+        f"and what may lose no {kind} or is to be kept is as it was. Ask for more, lower floor, or "
+        "cut channels or blocks first."
     )
     return BudgetError(message, minimum=reachable)

@@ -16,38 +16,38 @@ import tonsor
 from tests.families.stripe_nets import drawn, followed, seen
 from tests.refusals import said
 from tonsor.errors import PlanError
+from tonsor.fibre_json import fibres_from_json, fibres_to_json
+from tonsor.fibres import Fibres
 from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.plans import Plan
-from tonsor.stripe_json import stripes_from_json, stripes_to_json
-from tonsor.stripes import Stripes
 
 
 @st.composite
-def some_stripes(draw: st.DrawFn) -> Stripes:
+def some_stripes(draw: st.DrawFn) -> Fibres:
     """Stripes of any kernel; of a filter all, some or none stay."""
     kernel = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
     rows = draw(st.lists(st.integers(0, 2 ** math.prod(kernel) - 1), max_size=5))
-    return Stripes(kernel, tuple(rows), draw(st.sampled_from(["", "dense", "stripes"])))
+    return Fibres("stripes", kernel, tuple(rows), draw(st.sampled_from(["", "dense", "stripes"])))
 
 
 @given(some_stripes())
-def test_stripes_come_back_as_they_were(stripes: Stripes) -> None:
-    text = json.dumps(stripes_to_json(stripes), allow_nan=False)
-    assert stripes_from_json(json.loads(text), "stripes.a") == stripes
+def test_stripes_come_back_as_they_were(stripes: Fibres) -> None:
+    text = json.dumps(fibres_to_json(stripes), allow_nan=False)
+    assert fibres_from_json(json.loads(text), "stripes.a") == stripes
 
 
 @given(some_stripes())
-def test_a_row_has_a_bit_for_each_position(stripes: Stripes) -> None:
+def test_a_row_has_a_bit_for_each_position(stripes: Fibres) -> None:
     mask = stripes.mask
     assert mask.shape == (len(stripes.rows), stripes.positions) == (len(mask), mask.shape[1])
     for row, found in zip(stripes.rows, mask, strict=True):
         assert row == sum(2**i for i in range(len(found)) if found[i])
-    assert Stripes.of(mask, stripes.kernel, stripes.run) == stripes
+    assert Fibres.of("stripes", mask, stripes.kernel, stripes.run) == stripes
     assert (stripes.left, stripes.size) == (mask.sum(), mask.size)
 
 
 @given(some_stripes(), st.data())
-def test_some_filters_are_taken(stripes: Stripes, data: st.DataObject) -> None:
+def test_some_filters_are_taken(stripes: Fibres, data: st.DataObject) -> None:
     every = range(len(stripes.rows))
     kept = [i for i in every if data.draw(st.booleans())]
     assert np.array_equal(stripes.taking(kept).mask, stripes.mask[kept])
@@ -75,7 +75,7 @@ def test_a_plan_is_written_to_a_file(tmp_path: Any) -> None:
     plan = plan_of()
     tonsor.save_plan(tmp_path / "plan.json", plan)
     text = (tmp_path / "plan.json").read_text()
-    row = f'  "stem.weight":{json.dumps(stripes_to_json(plan.stripes["stem.weight"]))}'
+    row = f'  "stem.weight":{json.dumps(fibres_to_json(plan.stripes["stem.weight"]))}'
     assert row.replace(" ", "") in text.replace(" ", "")
     assert tonsor.load_plan(tmp_path / "plan.json") == plan
 
@@ -97,7 +97,7 @@ GOOD = {"kernel": [3, 3], "rows": "1ff 10 0", "run": ""}
 
 
 def test_the_good_one_is_good() -> None:
-    assert stripes_from_json(GOOD, "here") == Stripes((3, 3), (511, 16, 0))
+    assert fibres_from_json("stripes", GOOD, "here") == Fibres("stripes", (3, 3), (511, 16, 0))
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_the_good_one_is_good() -> None:
     ],
 )
 def test_what_is_malformed_is_refused_by_field(key: str, value: object, told: str) -> None:
-    message = said(PlanError, lambda: stripes_from_json({**GOOD, key: value}, "here"))
+    message = said(PlanError, lambda: fibres_from_json({**GOOD, key: value}, "here"))
     assert told in message
     assert message.startswith("the plan is malformed at 'here")
 
 
 @pytest.mark.parametrize("data", [None, [], "1ff", {"kernel": [3], "rows": "1"}])
 def test_what_is_no_record_is_refused(data: object) -> None:
-    told = said(PlanError, lambda: stripes_from_json(data, "here"))
+    told = said(PlanError, lambda: fibres_from_json(data, "here"))
     assert "at 'here': expected kernel, rows and run" in told
 
 

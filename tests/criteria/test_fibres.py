@@ -17,15 +17,16 @@ from tests.criteria.nets import looked_at as anatomy_of
 from tests.criteria.nets import pictures, small
 from tests.families.stripe_nets import NETS, seen
 from tests.refusals import said
+from tonsor.criteria.fibres import score_fibres
 from tonsor.criteria.registry import CRITERIA
-from tonsor.criteria.stripes import score_stripes
 from tonsor.errors import ScoreError, SelectionError
-from tonsor.families.stripes.layers import StripeLayer, find_stripes
+from tonsor.families.fibres import FibreLayer
+from tonsor.families.stripes.layers import find_stripes
 
 Stripe = Tensor
 
 
-def stripes(layer: StripeLayer, tensor: Tensor) -> list[Stripe]:
+def stripes(layer: FibreLayer, tensor: Tensor) -> list[Stripe]:
     """The stripes of a weight, filter after filter, as they are written in the definition."""
     return [
         tensor[(n, slice(None), *at)].detach().double()
@@ -58,7 +59,7 @@ NAIVE: dict[str, Callable[[list[Stripe]], list[float]]] = {
 @pytest.mark.parametrize("name", ["plain", "grouped", "one dimension", "three dimensions"])
 def test_as_defined(by: str, name: str) -> None:
     it = seen(name)
-    scores = score_stripes(it.anatomy, it.layers, by)
+    scores = score_fibres(it.anatomy, it.layers, by)
     assert list(scores.values) == [x.name for x in it.layers.free]
     for layer in it.layers.free:
         wanted = NAIVE[by](stripes(layer, it.anatomy.parameters[layer.weight]))
@@ -68,7 +69,7 @@ def test_as_defined(by: str, name: str) -> None:
 def test_random_scores_are_those_of_the_seed() -> None:
     it = seen("plain")
     one, again, other = (
-        score_stripes(it.anatomy, it.layers, "random", seed=seed).values for seed in (0, 0, 1)
+        score_fibres(it.anatomy, it.layers, "random", seed=seed).values for seed in (0, 0, 1)
     )
     for layer in it.layers.free:
         assert len(set(one[layer.name])) == layer.size
@@ -76,7 +77,7 @@ def test_random_scores_are_those_of_the_seed() -> None:
         assert not np.array_equal(one[layer.name], other[layer.name])
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    score_stripes(it.anatomy, it.layers, "random")
+    score_fibres(it.anatomy, it.layers, "random")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -85,11 +86,11 @@ def test_only_criteria_of_gradients_look_at_data(by: str) -> None:
     anatomy = anatomy_of(small())
     layers = find_stripes(anatomy)
     if CRITERIA[by].needs != "gradients":
-        told = said(SelectionError, lambda: score_stripes(anatomy, layers, by))
+        told = said(SelectionError, lambda: score_fibres(anatomy, layers, by))
         assert "which stripes have none of their own" in told
         return
-    assert "give it as batches=" in said(SelectionError, lambda: score_stripes(anatomy, layers, by))
-    scores = score_stripes(anatomy, layers, by, batches=pictures(), quiet=True)
+    assert "give it as batches=" in said(SelectionError, lambda: score_fibres(anatomy, layers, by))
+    scores = score_fibres(anatomy, layers, by, batches=pictures(), quiet=True)
     assert set(scores.values) == {"conv1", "conv2"}
 
 
@@ -100,7 +101,7 @@ def test_taylor_is_the_mean_over_batches(loss: Any) -> None:
     anatomy, batches = anatomy_of(net), pictures()
     layers = find_stripes(anatomy)
     before = {n: t.clone() for n, t in net.state_dict().items()}
-    scores = score_stripes(anatomy, layers, "taylor_weight", batches=batches, loss=loss, quiet=True)
+    scores = score_fibres(anatomy, layers, "taylor_weight", batches=batches, loss=loss, quiet=True)
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     other: Any = copy.deepcopy(net)
     for layer in layers.free:
@@ -123,10 +124,10 @@ def test_as_many_batches_are_shown_as_asked_for() -> None:
     anatomy, batches = anatomy_of(small()), pictures(count=3, size=4)
     layers = find_stripes(anatomy)
     few, first = (
-        score_stripes(anatomy, layers, "taylor_weight", batches=b, at_most=n, quiet=True).values
+        score_fibres(anatomy, layers, "taylor_weight", batches=b, at_most=n, quiet=True).values
         for b, n in ((batches, 1), (batches[:1], None))
     )
-    every = score_stripes(anatomy, layers, "taylor_weight", batches=batches, quiet=True).values
+    every = score_fibres(anatomy, layers, "taylor_weight", batches=batches, quiet=True).values
     for name, values in first.items():
         np.testing.assert_allclose(few[name], values)
         assert not np.allclose(every[name], values)
@@ -135,7 +136,7 @@ def test_as_many_batches_are_shown_as_asked_for() -> None:
 @pytest.mark.parametrize("by", ["hrank", "apoz", "bn_scale", "taylor_map"])
 def test_what_stripes_do_not_have_is_not_looked_at(by: str) -> None:
     it = seen("plain")
-    told = said(SelectionError, lambda: score_stripes(it.anatomy, it.layers, by))
+    told = said(SelectionError, lambda: score_fibres(it.anatomy, it.layers, by))
     assert f"'{by}' looks at " in told
     assert "such as l1, l2 or taylor_weight" in told
 
@@ -145,7 +146,7 @@ def test_every_criterion_scores_or_says_why_not() -> None:
     layers = find_stripes(anatomy)
     for by, found in CRITERIA.items():
         try:
-            scores = score_stripes(anatomy, layers, by, batches=pictures(), quiet=True)
+            scores = score_fibres(anatomy, layers, by, batches=pictures(), quiet=True)
         except SelectionError as error:
             assert found.needs not in ("weights", "gradients"), error  # noqa: PT017
         else:
@@ -156,11 +157,11 @@ def test_what_has_no_values_is_not_scored() -> None:
     with torch.device("meta"):
         net = NETS["plain"][0]().eval()
     anatomy = tonsor.inspect(net, torch.empty(2, 3, 7, 7, device="meta"))
-    told = said(ScoreError, lambda: score_stripes(anatomy, find_stripes(anatomy), "l1"))
+    told = said(ScoreError, lambda: score_fibres(anatomy, find_stripes(anatomy), "l1"))
     assert "'body.0.weight' is on the meta device and has no values" in told
 
 
 def test_there_must_be_something_to_score() -> None:
     anatomy = tonsor.inspect(nn.Sequential(nn.Linear(4, 2)), torch.randn(2, 4))
-    told = said(SelectionError, lambda: score_stripes(anatomy, find_stripes(anatomy)))
+    told = said(SelectionError, lambda: score_fibres(anatomy, find_stripes(anatomy)))
     assert "the model has no convolution" in told

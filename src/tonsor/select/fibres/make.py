@@ -1,29 +1,48 @@
-"""Make a plan of stripes: scores and a budget become what goes and what stays."""
+"""Make a plan of stripes or columns: scores and a budget become what goes and what stays."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
 from tonsor.anatomy import Anatomy
+from tonsor.criteria.fibres import score_fibres
 from tonsor.criteria.rows import Array
 from tonsor.criteria.score import Scores
 from tonsor.criteria.stream import Loss
-from tonsor.criteria.stripes import score_stripes
 from tonsor.errors import BudgetError, ScoreError, SelectionError
-from tonsor.families.stripes.following import Masks
-from tonsor.families.stripes.layers import StripeLayers, find_stripes, no_layer_free
+from tonsor.families.columns.layers import find_columns
+from tonsor.families.fibres import FibreLayers, no_layer_free
+from tonsor.families.following import Masks
+from tonsor.families.stripes.layers import find_stripes
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
+from tonsor.select.fibres.frame import Frame
+from tonsor.select.fibres.threshold import Chosen, above, within
 from tonsor.select.names import Named, as_names, touching
-from tonsor.select.stripes.frame import Frame
-from tonsor.select.stripes.threshold import Chosen, above, within
 
-StripeRank = Literal["normalised", "global", "per_layer"]
+FibreRank = Literal["normalised", "global", "per_layer"]
+
+
+class FibreOptions(TypedDict, total=False):
+    """The options of `plan_stripes` and `plan_columns`, for those who hand them on."""
+
+    budget: str | Budget | None
+    threshold: float | None
+    by: str | Scores
+    rank: FibreRank
+    keep: Iterable[Named]
+    floor: float
+    batches: Iterable[Any] | None
+    loss: Loss | None
+    at_most: int | None
+    seed: int
+    after: Plan | None
+    quiet: bool
 
 
 def plan_stripes(
@@ -32,7 +51,7 @@ def plan_stripes(
     *,
     threshold: float | None = None,
     by: str | Scores = "l2",
-    rank: StripeRank = "normalised",
+    rank: FibreRank = "normalised",
     keep: Iterable[Named] = (),
     floor: float = 1,
     batches: Iterable[Any] | None = None,
@@ -65,16 +84,61 @@ def plan_stripes(
     >>> type(slim.layer1[0].conv1).__name__
     'StripeConv2d'
     """
-    layers = keeping(anatomy, find_stripes(anatomy), keep)
+    return _plan(
+        anatomy, find_stripes(anatomy), budget, threshold, by, rank, keep, floor, after, seed,
+        batches=batches, loss=loss, at_most=at_most, quiet=quiet,
+    )  # fmt: skip
+
+
+def plan_columns(
+    anatomy: Anatomy,
+    budget: str | Budget | None = None,
+    *,
+    threshold: float | None = None,
+    by: str | Scores = "l1",
+    rank: FibreRank = "normalised",
+    keep: Iterable[Named] = (),
+    floor: float = 1,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    at_most: int | None = None,
+    seed: int = 0,
+    after: Plan | None = None,
+    quiet: bool = False,
+) -> Plan:
+    """Decide which columns go, the least important first.
+
+    A column is one tap of one input in all filters of a convolution. The options are those of
+    `plan_stripes`, with scores input after input. An input that loses all of its columns goes
+    through the channels family where nothing else reads that channel, so that the layer that makes
+    it shrinks too. Of each layer one column stays at least. Which of them are worth it as columns,
+    `fastest` measures.
+
+    >>> import torch, tonsor
+    >>> net = tonsor.zoo.build("convnet")
+    >>> plan = plan_columns(tonsor.inspect(net, torch.randn(1, 3, 32, 32)), "macs=50%")
+    >>> type(plan.apply(net).conv2).__name__
+    'ColumnConv2d'
+    """
+    return _plan(
+        anatomy, find_columns(anatomy), budget, threshold, by, rank, keep, floor, after, seed,
+        batches=batches, loss=loss, at_most=at_most, quiet=quiet,
+    )  # fmt: skip
+
+
+def _plan(
+    anatomy: Anatomy, layers: FibreLayers, budget: str | Budget | None, threshold: float | None,
+    by: str | Scores, rank: FibreRank, keep: Iterable[Named], floor: float, after: Plan | None,
+    seed: int, **scoring: Any,
+) -> Plan:  # fmt: skip
+    layers = keeping(anatomy, layers, keep)
     wanted = _wanted(budget, threshold)
     if not layers.free:
         raise no_layer_free(layers)
     if not isinstance(by, Scores):
-        by = score_stripes(
-            anatomy, layers, by, batches=batches, loss=loss, at_most=at_most, seed=seed,
-            quiet=quiet,
-        )  # fmt: skip
+        by = score_fibres(anatomy, layers, by, seed=seed, **scoring)
     frame = Frame(anatomy, layers, after)
+    layers = frame.layers
     values = ranked(layers, by, rank, frame.start)
     floor = checked_floor(floor)
     if isinstance(wanted, Budget):
@@ -97,7 +161,8 @@ def told(frame: Frame, chosen: Chosen, wanted: Budget | float) -> dict[str, Any]
     notes: list[str] = []
     if chosen.held:
         notes.append(
-            f"{chosen.held} stripes below the threshold stay, for their layers would have too few"
+            f"{chosen.held} {frame.layers.kind} below the threshold stay, for their layers would "
+            "have too few"
         )
     dead = [b.drop.name for b in frame.following.dead_branches(chosen.masks)]
     if dead:
@@ -105,7 +170,7 @@ def told(frame: Frame, chosen: Chosen, wanted: Budget | float) -> dict[str, Any]
     return made | {"notes": notes}
 
 
-def keeping(anatomy: Anatomy, layers: StripeLayers, keep: Iterable[Named]) -> StripeLayers:
+def keeping(anatomy: Anatomy, layers: FibreLayers, keep: Iterable[Named]) -> FibreLayers:
     """Return the layers with those that are named, or lie inside of what is, left whole."""
     names = list(as_names(anatomy, keep))
     groups = touching(anatomy, names)  # which refuses a name that is nobody's
@@ -121,15 +186,15 @@ def _is_in(module: str, name: str) -> bool:
 
 
 def ranked(
-    layers: StripeLayers, scores: Scores, rank: str, start: Masks | None = None
+    layers: FibreLayers, scores: Scores, rank: str, start: Masks | None = None
 ) -> Mapping[str, Array]:
     """Make the scores of all layers comparable with each other.
 
-    `start` says which stripes there are to choose from, if not all; the others count for nothing.
+    `start` says which there are to choose from, if not all; the others count for nothing.
     """
-    if rank not in get_args(StripeRank):
-        names = ", ".join(f"'{n}'" for n in get_args(StripeRank))
-        message = f"rank must be one of {names} for stripes, got {rank!r}"
+    if rank not in get_args(FibreRank):
+        names = ", ".join(f"'{n}'" for n in get_args(FibreRank))
+        message = f"rank must be one of {names} for {layers.kind}, got {rank!r}"
         raise SelectionError(message)
     found: dict[str, Array] = {}
     for layer in layers.free:
@@ -137,7 +202,7 @@ def ranked(
         if mine is None or mine.size != layer.size:
             message = (
                 f"the scores have {0 if mine is None else mine.size} values for '{layer.name}', "
-                f"which has {layer.size} stripes; score with score_stripes, or keep that layer"
+                f"which has {layer.size} {layers.kind}; score with score_fibres, or keep that layer"
             )
             raise SelectionError(message)
         mine = np.asarray(mine, dtype=np.float64).reshape(-1)
@@ -165,7 +230,7 @@ def checked_floor(floor: object) -> float:
     """Refuse what is neither a share nor a number of stripes."""
     found = _number(floor)
     if not 0 < found < math.inf or (found > 1 and found != int(found)):
-        message = f"floor is a share between 0 and 1 or a number of stripes, got {floor!r}"
+        message = f"floor is a share between 0 and 1 or a number of pieces, got {floor!r}"
         raise SelectionError(message)
     return found if found < 1 else int(found)
 
@@ -195,8 +260,8 @@ def counted(budget: object) -> Budget:
     found = as_budget(budget)
     if is_measured(found.target):
         message = (
-            "a latency can't be the budget of stripes: how a layer is executed is chosen by "
-            "measurement once they are cut. Ask for macs=... or params=..."
+            "a latency can't be the budget of stripes or columns: how a layer is executed is "
+            "chosen by measurement once they are cut. Ask for macs=... or params=..."
         )
         raise BudgetError(message)
     return found

@@ -1,4 +1,4 @@
-"""From a choice of stripes to its cost and to the plan that removes the others."""
+"""From a choice of fibres to its cost and to the plan that removes the others."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from tonsor._version import __version__
 from tonsor.anatomy import Anatomy
 from tonsor.axes.tree import Mask, mask
 from tonsor.cost.account import Account
+from tonsor.cost.fibred import by_fibres
 from tonsor.drops import Drop
 from tonsor.errors import BudgetError
-from tonsor.families.stripes.following import Following, Masks
-from tonsor.families.stripes.layers import StripeLayers
+from tonsor.families.fibres import FibreLayers
+from tonsor.families.following import Following, Masks
+from tonsor.fibres import FibreMask, Fibres, Kind, fibre_leaf
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, is_speedup
 from tonsor.select.earlier import kept_by, ties_of
 from tonsor.select.make import layout_of
-from tonsor.stripes import StripeMask, Stripes, stripe_leaf
 from tonsor.surgery.dropping import gone, joined_drops
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What is the same for every choice of stripes of one model.
+    """What is the same for every choice of fibres of one model.
 
     `after` is an earlier plan of the same model: what it removes stays gone, in every choice. With
     `silenced`, a block becomes its shortcut only where it is known what makes its branch zero.
     """
 
     anatomy: Anatomy
-    layers: StripeLayers
+    layers: FibreLayers
     after: Plan | None = None
     silenced: bool = False
     following: Following = field(init=False, repr=False)
-    start: Mapping[str, StripeMask] = field(init=False, repr=False)
+    start: Mapping[str, FibreMask] = field(init=False, repr=False)
     _before: Mapping[str, Mask] = field(init=False, repr=False)
     _accounts: dict[tuple[str, ...], Account] = field(
         init=False, repr=False, compare=False, default_factory=dict[tuple[str, ...], Account]
@@ -48,20 +49,22 @@ class Frame:
     def __post_init__(self) -> None:
         """Look at the model and the earlier plan once."""
         put = object.__setattr__
+        if self.after is not None:
+            put(self, "layers", _one_kind(self.layers, self.after))
         put(self, "following", Following(self.anatomy, self.layers, silenced=self.silenced))
         put(self, "_before", _kept_before(self.anatomy, self.after))
         put(self, "start", dict(self._started()))
 
-    def _started(self) -> dict[str, StripeMask]:
-        """Return the stripes that are there to choose from."""
-        found: dict[str, StripeMask] = {}
+    def _started(self) -> dict[str, FibreMask]:
+        """Return the fibres that are there to choose from."""
+        found: dict[str, FibreMask] = {}
         for layer in self.layers.free:
             if self.after is not None and gone(self.after.drops, layer.weight):
                 continue
-            whole = np.ones((layer.filters, layer.positions), dtype=np.bool_)
-            if self.after is not None and layer.weight in self.after.stripes:
-                whole = self.after.stripes[layer.weight].mask
-            whole &= self.following.filters(layer.name, self._before)[:, None]
+            whole = np.ones((layer.rows, layer.positions), dtype=np.bool_)
+            if self.after is not None and layer.weight in self.after.fibres:
+                whole = self.after.fibres[layer.weight].mask
+            whole &= self.following.left(layer.name, self._before)[:, None]
             found[layer.name] = whole
         return found
 
@@ -76,26 +79,36 @@ class Frame:
         if target == "pieces":
             return int(sum(m.sum() for m in stay.values()))
         alive = self.following.alive(masks, drops, self._before)
-        left = {self._weight(n): int(m.sum()) for n, m in stay.items()}
+        kind = self.layers.kind
+        left: dict[str, tuple[Kind, int]] = {
+            self._weight(n): (kind, int(m.sum())) for n, m in stay.items()
+        }
         left |= self._left_before(alive, drops)
         key = tuple(d.name for d in drops)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = self.anatomy.cost_without(drops, left)
+            kinds: dict[str, Kind] = {weight: kind for weight, (kind, _) in left.items()}
+            whole, graph = self.anatomy.cost_without(drops), self.anatomy.graph
+            account = self._accounts[key] = by_fibres(whole, graph, kinds)
         counts = {n: int(m.sum()) for n, m in alive.items()}
-        counts |= {stripe_leaf(weight): number for weight, number in left.items()}
+        counts |= {fibre_leaf(kind, weight): n for weight, (kind, n) in left.items()}
         if target in ("params", "macs"):
             return account.meter(target)(counts)
         return account.total(target, counts, before=self.anatomy.cost)
 
-    def _left_before(self, alive: Mapping[str, Mask], drops: Sequence[Drop]) -> dict[str, int]:
-        """Count the stripes that the earlier plan left of layers that lose none now."""
+    def _left_before(
+        self, alive: Mapping[str, Mask], drops: Sequence[Drop]
+    ) -> dict[str, tuple[Kind, int]]:
+        """Count the fibres that the earlier plan left of layers that lose none now."""
         if self.after is None:
             return {}
         now = {self._weight(n) for n in self.start}
         return {
-            weight: int(stripes.mask[mask(self.anatomy.axes(weight)[0], alive)].sum())
-            for weight, stripes in self.after.stripes.items()
+            weight: (
+                found.kind,
+                int(found.mask[mask(self.anatomy.axes(weight)[found.dim], alive)].sum()),
+            )
+            for weight, found in self.after.fibres.items()
             if weight not in now and not gone(drops, weight)
         }
 
@@ -124,19 +137,20 @@ class Frame:
         return budget.limit(1 / whole if is_speedup(budget.target) else whole)
 
     def plan(self, masks: Masks, made_by: Mapping[str, Any]) -> Plan:
-        """Return the plan that keeps just these stripes, and what follows."""
+        """Return the plan that keeps just these fibres, and what follows."""
         dead = [b.drop for b in self.following.dead_branches(masks)]
         drops = joined_drops(self._gone, dead)
         alive = self.following.alive(masks, drops, self._before)
-        stripes: dict[str, Stripes] = {}
+        kind = self.layers.kind
+        fibres: dict[str, Fibres] = {}
         for name, kept in masks.items():
             layer = self.layers.by_name[name]
             if gone(drops, layer.weight):
                 continue
-            there = self.following.filters(name, alive)
+            there = self.following.left(name, alive)
             if not kept[there].all():
-                stripes[layer.weight] = Stripes.of(kept & there[:, None], layer.kernel)
-        made = {"version": __version__, "family": "stripes", **made_by}
+                fibres[layer.weight] = Fibres.of(kind, kept & there[:, None], layer.kernel)
+        made = {"version": __version__, "family": kind, **made_by}
         only = Plan(
             fingerprint=fingerprint(self.anatomy.model),
             keep={n: tuple(np.flatnonzero(m).tolist()) for n, m in alive.items() if not m.all()},
@@ -146,7 +160,7 @@ class Frame:
             made_by=made,
             probe=self.anatomy.inputs,
             drops=drops,
-            stripes=stripes,
+            fibres=fibres,
         )
         if self.after is None:
             return only
@@ -154,6 +168,15 @@ class Frame:
 
     def _weight(self, layer: str) -> str:
         return self.layers.by_name[layer].weight
+
+
+def _one_kind(layers: FibreLayers, after: Plan) -> FibreLayers:
+    """Leave whole what an earlier plan has cut into fibres of the other kind."""
+    for kind, mine in (("stripes", after.stripes), ("columns", after.columns)):
+        if kind != layers.kind and mine:
+            held = [x.name for x in layers if x.weight in mine]
+            layers = layers.without(held, f"it has lost {kind} by the earlier plan")
+    return layers
 
 
 def _kept_before(anatomy: Anatomy, after: Plan | None) -> dict[str, Mask]:

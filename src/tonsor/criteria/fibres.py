@@ -1,4 +1,4 @@
-"""Score stripes by the criteria that filters are scored by."""
+"""Score stripes and columns by the criteria that filters are scored by."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tonsor.criteria.rows import Array, Row
 from tonsor.criteria.score import Scores, alone
 from tonsor.criteria.stream import Loss, stream
 from tonsor.errors import ScoreError, SelectionError
-from tonsor.families.stripes.layers import StripeLayer, StripeLayers, no_layer_free
+from tonsor.families.fibres import FibreLayer, FibreLayers, no_layer_free
 
-_OF_STRIPES = ("weights", "gradients")
+_OF_FIBRES = ("weights", "gradients")
 
 
-def score_stripes(
+def score_fibres(
     anatomy: Anatomy,
-    layers: StripeLayers,
+    layers: FibreLayers,
     by: str = "l2",
     *,
     batches: Iterable[Any] | None = None,
@@ -33,18 +33,18 @@ def score_stripes(
     seed: int = 0,
     quiet: bool = False,
 ) -> Scores:
-    """Score the stripes of all convolutions that may lose some, filter after filter.
+    """Score the fibres of all convolutions that may lose some, row after row.
 
-    A stripe is judged by its weights, or by those and their gradients, so `by` may be any
+    A stripe or column is judged by its weights, or by those and their gradients, so `by` may be any
     criterion that looks at nothing else: `l1`, `geometric_median`, `taylor_weight`, ... The other
     options are those of `score`.
     """
     found = find_criterion(by)
-    if found.needs not in _OF_STRIPES:
+    if found.needs not in _OF_FIBRES:
         message = (
-            f"'{found.name}' looks at {found.needs.replace('_', ' ')}, which stripes have none of "
-            "their own; choose a criterion of weights or of their gradients, such as l1, l2 or "
-            "taylor_weight"
+            f"'{found.name}' looks at {found.needs.replace('_', ' ')}, which {layers.kind} have "
+            "none of their own; choose a criterion of weights or of their gradients, such as l1, "
+            "l2 or taylor_weight"
         )
         raise SelectionError(message)
     if not layers.free:
@@ -69,7 +69,7 @@ def score_stripes(
     with alone(seed):
         stream(
             anatomy.model, batches, gatherer, loss=loss, backward=True, at_most=at_most,
-            about=f"scoring stripes by {found}", quiet=quiet,
+            about=f"scoring {layers.kind} by {found}", quiet=quiet,
         )  # fmt: skip
     return Scores(gatherer.values(), str(found))
 
@@ -77,7 +77,7 @@ def score_stripes(
 class _Gatherer:
     """Scores each minibatch from the gradients of its loss."""
 
-    def __init__(self, anatomy: Anatomy, layers: Iterable[StripeLayer], found: Registered) -> None:
+    def __init__(self, anatomy: Anatomy, layers: Iterable[FibreLayer], found: Registered) -> None:
         self.layers = list(layers)
         self.weights = [anatomy.parameters[x.weight] for x in self.layers]
         self.found = found
@@ -100,7 +100,7 @@ class _Gatherer:
             self.means[layer.name].add(score, samples)
 
     def rows(self) -> Mapping[str, list[Row]]:
-        """Stripes have no rows of groups."""
+        """Fibres have no rows of groups."""
         return {}
 
     def values(self) -> dict[str, Array]:
@@ -116,5 +116,5 @@ class _Gatherer:
         return found
 
 
-def _checked(layer: StripeLayer, values: Tensor) -> Array:
+def _checked(layer: FibreLayer, values: Tensor) -> Array:
     return row(values, made=True, where=f"'{layer.weight}'", tensor=layer.weight).values

@@ -1,0 +1,1 @@
+"""Columns: one tap of one input of a convolution, in all of its filters."""

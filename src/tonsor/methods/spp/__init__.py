@@ -1,0 +1,1 @@
+"""SPP, structured probabilistic pruning: pieces go with a probability that may fall again."""
