@@ -1,10 +1,11 @@
-"""Stripes as they stand in the file of a plan: back as they were, or refused by field."""
+"""Stripes and columns in the file of a plan: back as they were, or refused by field."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,44 +18,55 @@ from tests.families.stripe_nets import drawn, followed, seen
 from tests.refusals import said
 from tonsor.errors import PlanError
 from tonsor.fibre_json import fibres_from_json, fibres_to_json
-from tonsor.fibres import Fibres
+from tonsor.fibres import Fibres, Kind, Run
 from tonsor.plan_json import plan_from_json, plan_to_json
 from tonsor.plans import Plan
 
+KINDS: tuple[Kind, ...] = ("stripes", "columns")
+
 
 @st.composite
-def some_stripes(draw: st.DrawFn) -> Fibres:
-    """Stripes of any kernel; of a filter all, some or none stay."""
+def some_fibres(draw: st.DrawFn) -> Fibres:
+    """Stripes or columns of any kernel; of a filter or an input all, some or none stay."""
+    kind: Kind = draw(st.sampled_from(KINDS))
     kernel = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
     rows = draw(st.lists(st.integers(0, 2 ** math.prod(kernel) - 1), max_size=5))
-    return Fibres("stripes", kernel, tuple(rows), draw(st.sampled_from(["", "dense", "stripes"])))
+    run: Run = draw(st.sampled_from(("", "dense", kind)))
+    return Fibres(kind, kernel, tuple(rows), run)
 
 
-@given(some_stripes())
-def test_stripes_come_back_as_they_were(stripes: Fibres) -> None:
-    text = json.dumps(fibres_to_json(stripes), allow_nan=False)
-    assert fibres_from_json(json.loads(text), "stripes.a") == stripes
+@given(some_fibres())
+def test_fibres_come_back_as_they_were(fibres: Fibres) -> None:
+    text = json.dumps(fibres_to_json(fibres), allow_nan=False)
+    assert fibres_from_json(fibres.kind, json.loads(text), "here") == fibres
 
 
-@given(some_stripes())
-def test_a_row_has_a_bit_for_each_position(stripes: Fibres) -> None:
-    mask = stripes.mask
-    assert mask.shape == (len(stripes.rows), stripes.positions) == (len(mask), mask.shape[1])
-    for row, found in zip(stripes.rows, mask, strict=True):
+@given(some_fibres())
+def test_a_row_has_a_bit_for_each_position(fibres: Fibres) -> None:
+    mask = fibres.mask
+    assert mask.shape == (len(fibres.rows), math.prod(fibres.kernel)) == (
+        len(mask), fibres.positions
+    )  # fmt: skip
+    for row, found in zip(fibres.rows, mask, strict=True):
         assert row == sum(2**i for i in range(len(found)) if found[i])
-    assert Fibres.of("stripes", mask, stripes.kernel, stripes.run) == stripes
-    assert (stripes.left, stripes.size) == (mask.sum(), mask.size)
+    assert Fibres.of(fibres.kind, mask, fibres.kernel, fibres.run) == fibres
+    assert (fibres.left, fibres.size) == (mask.sum(), mask.size)
 
 
-@given(some_stripes(), st.data())
-def test_some_filters_are_taken(stripes: Fibres, data: st.DataObject) -> None:
-    every = range(len(stripes.rows))
+@given(some_fibres(), st.data())
+def test_some_rows_are_taken(fibres: Fibres, data: st.DataObject) -> None:
+    """What is kept of the other dimension of the weight, or of its kernel, says nothing of them."""
+    every = range(len(fibres.rows))
     kept = [i for i in every if data.draw(st.booleans())]
-    assert np.array_equal(stripes.taking(kept).mask, stripes.mask[kept])
-    among = stripes.among(kept).mask
-    assert np.array_equal(among[kept], stripes.mask[kept])
+    dims: list[list[int] | None] = [[0], [0], *[None] * len(fibres.kernel)]
+    dims[0 if fibres.kind == "stripes" else 1] = kept
+    assert np.array_equal(fibres.taking(dims).mask, fibres.mask[kept])
+    among = fibres.among(dims).mask
+    assert np.array_equal(among[kept], fibres.mask[kept])
     assert not among[[i for i in every if i not in kept]].any()
-    assert stripes.taking(None) == stripes.among(None) == stripes
+    assert fibres.taking(None) == fibres.among(None) == fibres
+    dims[0 if fibres.kind == "stripes" else 1] = None
+    assert fibres.taking(dims) == fibres.among(dims) == fibres
 
 
 def plan_of(name: str = "residual") -> Plan:
@@ -85,8 +97,8 @@ def test_files_from_before_there_were_stripes_are_read(version: int) -> None:
     it = seen("residual")
     plan = tonsor.plan(it.anatomy, "params=80%", by="l1")
     data = plan_to_json(plan)
-    assert data["version"] == 4
-    later = {"stripes": 4, "drops": 3, "ties": 2}
+    assert data["version"] == 5
+    later = {"columns": 5, "stripes": 4, "drops": 3, "ties": 2}
     old = {k: v for k, v in data.items() if later.get(k, 1) <= version} | {"version": version}
     assert "stripes" not in old
     again = plan_from_json(old)
@@ -117,14 +129,14 @@ def test_the_good_one_is_good() -> None:
     ],
 )
 def test_what_is_malformed_is_refused_by_field(key: str, value: object, told: str) -> None:
-    message = said(PlanError, lambda: fibres_from_json({**GOOD, key: value}, "here"))
+    message = said(PlanError, lambda: fibres_from_json("stripes", {**GOOD, key: value}, "here"))
     assert told in message
     assert message.startswith("the plan is malformed at 'here")
 
 
 @pytest.mark.parametrize("data", [None, [], "1ff", {"kernel": [3], "rows": "1"}])
 def test_what_is_no_record_is_refused(data: object) -> None:
-    told = said(PlanError, lambda: fibres_from_json(data, "here"))
+    told = said(PlanError, lambda: fibres_from_json("stripes", data, "here"))
     assert "at 'here': expected kernel, rows and run" in told
 
 
@@ -143,9 +155,14 @@ def test_stripes_fit_the_tensors_of_the_plan(change: Any, told: str) -> None:
     assert told in said(PlanError, lambda: plan_from_json(data))
 
 
-def test_stripes_of_what_is_no_convolution_are_refused_where_they_are_cut() -> None:
+def test_fibres_of_what_is_no_convolution_are_refused() -> None:
     it = seen("residual")
     data = copy.deepcopy(plan_to_json(plan_of()))
     data["stripes"] = {"fc.weight": {"kernel": [], "rows": "1 1 0", "run": ""}}
-    told = said(PlanError, lambda: plan_from_json(data).apply(it.model))
-    assert told == "'fc' is a Linear, and stripes are those of a convolution"
+    told = said(PlanError, lambda: plan_from_json(data))
+    assert "'stripes.fc.weight': these are stripes of 3 filters of (), its fingerprint" in told
+    for kind in KINDS:
+        rows = (1,) * it.model.fc.weight.shape[0 if kind == "stripes" else 1]
+        plan = replace(plan_of(), fibres={"fc.weight": Fibres(kind, (), rows)})
+        told = said(PlanError, lambda plan=plan: plan.apply(it.model))
+        assert told == f"'fc' is a Linear, and {kind} are those of a convolution"

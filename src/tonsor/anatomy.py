@@ -134,7 +134,16 @@ class Anatomy:
         groups = tuple(
             replace(g, pins=(*g.pins, pins[g.name])) if g.name in pins else g for g in self.groups
         )
-        return replace(self, groups=groups)
+        return self.but(groups=groups)
+
+    def but(self, **changes: Any) -> Anatomy:
+        """Return the same with other groups, say; of the parameters that are known by now.
+
+        A model may name those otherwise while it trains.
+        """
+        other = replace(self, **changes)
+        other.__dict__["parameters"] = self.parameters
+        return other
 
     def explain(self, name: str) -> Explanation:
         """Say of a module or parameter what it is tied to, if it may be cut, and why not.

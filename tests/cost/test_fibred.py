@@ -22,7 +22,7 @@ from tests.families.stripe_nets import (
     stripes_only,
 )
 from tonsor.cost.conventions import CONVENTIONS
-from tonsor.fibres import fibre_leaf
+from tonsor.fibres import Fibres, fibre_leaf
 from tonsor.plans import Plan
 from tonsor.surgery.stripe_conv import StripeConv
 
@@ -116,7 +116,7 @@ def test_every_convention_scales_its_convolutions(name: str, convention: str) ->
         elif not any(n.startswith(f"{module}.") or not module for n in plan.stripes):
             assert now[module] == cost
     assert after.total(convention, plan.amounts) == now[""]
-    assert after.total(convention, {fibre_leaf(n): s.size for n, s in plan.stripes.items()}) == (
+    assert after.total(convention, {fibre_leaf(s.kind, n): s.size for n, s in plan.stripes.items()}) == (
         before.total(convention)
     )
 
@@ -145,8 +145,10 @@ def test_a_speed_up_is_over_the_whole_model(convention: str) -> None:
 
 def test_nothing_cut_is_the_account_itself() -> None:
     it = seen("plain")
-    assert it.anatomy.cost_without((), ()) is it.anatomy.cost
-    assert it.anatomy.cost_without((), ["nobody.weight"]) is it.anatomy.cost
+    assert it.anatomy.cost_without(()) is it.anatomy.cost
+    assert it.anatomy.cost_without((), {}) is it.anatomy.cost
+    nobody = {"nobody.weight": Fibres("stripes", (3,), (1,))}
+    assert it.anatomy.cost_without((), nobody) is it.anatomy.cost
 
 
 def test_a_sample_alone_is_counted_too() -> None:

@@ -173,7 +173,7 @@ NETS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Seen:
-    """A network that is ready to lose stripes."""
+    """A network that is ready to lose stripes or columns."""
 
     model: Any
     x: Tensor
@@ -195,19 +195,19 @@ def looked_at(model: nn.Module, x: Tensor) -> Seen:
 
 
 def drawn(layers: FibreLayers, seed: int, share: float) -> dict[str, FibreMask]:
-    """Masks at random, with filters that have nothing left, but for one."""
+    """Masks at random, with rows that have nothing left, but for one."""
     rng = np.random.default_rng(seed)
     found = {}
     for layer in layers.free:
-        mask = rng.random((layer.filters, layer.positions)) < share
-        mask[rng.random(layer.filters) < 0.3] = False
-        mask[rng.integers(layer.filters), rng.integers(layer.positions)] = True
+        mask = rng.random((layer.rows, layer.positions)) < share
+        mask[rng.random(layer.rows) < 0.3] = False
+        mask[rng.integers(layer.rows), rng.integers(layer.positions)] = True
         found[layer.name] = mask
     return found
 
 
 def followed(it: Seen, masks: Mapping[str, FibreMask], after: Plan | None = None) -> Plan:
-    """The plan that keeps these stripes, and what follows."""
+    """The plan that keeps these fibres, and what follows."""
     return Frame(it.anatomy, it.layers, after).plan(masks, {})
 
 
@@ -220,7 +220,7 @@ def stripes_only(it: Seen, masks: Mapping[str, FibreMask]) -> Plan:
 
 def emptied(it: Seen, *names: str) -> Plan:
     """The plan of a network in which these layers have no stripe, and what follows."""
-    masks = {x.name: np.ones((x.filters, x.positions), dtype=np.bool_) for x in it.layers.free}
+    masks = {x.name: np.ones((x.rows, x.positions), dtype=np.bool_) for x in it.layers.free}
     return followed(it, {n: m & (n not in names) for n, m in masks.items()})
 
 
@@ -240,9 +240,11 @@ def zeroed(plan: Plan, model: nn.Module) -> nn.Module:
             for dim, kept in enumerate(dims):
                 gone = set() if kept is None else {*range(tensors[name].shape[dim])} - {*kept}
                 tensors[name].index_fill_(dim, torch.tensor(sorted(gone), dtype=torch.long), 0)
-        for name, stripes in plan.stripes.items():
-            for filter_, row in enumerate(stripes.rows):
-                for position, at in enumerate(np.ndindex(*stripes.kernel)):
+        for name, fibres in plan.fibres.items():
+            every = slice(None)
+            for index, row in enumerate(fibres.rows):
+                where = (index, every) if fibres.kind == "stripes" else (every, index)
+                for position, at in enumerate(np.ndindex(*fibres.kernel)):
                     if not row >> position & 1:
-                        tensors[name][(filter_, slice(None), *at)] = 0
+                        tensors[name][(*where, *at)] = 0
     return other

@@ -164,7 +164,7 @@ def test_a_floor_is_a_share_or_a_number() -> None:
         told = said(
             SelectionError, lambda bad=bad: plan_stripes(it.anatomy, threshold=1.0, floor=bad)
         )
-        assert told.startswith("floor is a share between 0 and 1 or a number of stripes, got ")
+        assert told.startswith("floor is a share between 0 and 1 or a number of pieces, got ")
     share = plan_stripes(it.anatomy, threshold=1e9, floor=0.5)
     assert [m.sum() for m in masks_of(it, share).values()] == [27, 18]
     told = said(BudgetError, lambda: plan_stripes(it.anatomy, "macs=20%", floor=0.5))

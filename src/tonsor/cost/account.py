@@ -75,6 +75,14 @@ class Account:
             return after
         return found.finish(after, (before or self)._sums(convention, "", WHOLE).get("", 0))
 
+    def amount(
+        self, target: str, counts: Counts = WHOLE, *, before: Account | None = None
+    ) -> int | float:
+        """Count by "macs", "params", or any convention; see `total`."""
+        if target in ("macs", "params"):
+            return self.meter(target)(counts)
+        return self.total(target, counts, before=before)
+
     def by_module(self, counts: Counts = WHOLE, target: str = "macs") -> dict[str, int]:
         """Cost of every module, with all that is inside it; "" is the whole model.
 

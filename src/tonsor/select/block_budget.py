@@ -53,11 +53,7 @@ def counted(
 def _teller(anatomy: Anatomy, blocks: Blocks, target: str) -> Callable[[Plan], float]:
     if target == "pieces":
         return lambda plan: len(blocks.removable) - len(plan.drops)
-    if target in ("params", "macs"):
-        return lambda plan: anatomy.cost_without(plan.drops, plan.fibres).meter(target)(
-            plan.amounts
-        )
-    return lambda plan: anatomy.cost_without(plan.drops, plan.fibres).total(
+    return lambda plan: anatomy.cost_without(plan.drops, plan.fibres).amount(
         target, plan.amounts, before=anatomy.cost
     )
 

@@ -71,7 +71,7 @@ def plan_blocks(
         )  # fmt: skip
     made |= {"by": by.by, "unscored": dict(by.unscored), "notes": list(by.notes)}
     made |= {"scores": {n: float(v) for n, v in by.values.items()}}
-    stay = _kept(anatomy, found, keep)
+    stay = kept_blocks(anatomy, found, keep)
     ranked = by.ranking(b.name for b in found.removable if b.name not in {*stay, *gone})
     order, left = that_go_together(anatomy, found, ranked, after)
     if left:
@@ -111,7 +111,7 @@ def _wanted(
     return [remove] if isinstance(remove, str) else list(remove)
 
 
-def _kept(anatomy: Anatomy, blocks: Blocks, keep: Iterable[Named]) -> set[str]:
+def kept_blocks(anatomy: Anatomy, blocks: Blocks, keep: Iterable[Named]) -> set[str]:
     """Return the blocks that are named, or hold or lie inside of what is."""
     found: set[str] = set()
     for name in as_names(anatomy, keep):

@@ -92,6 +92,7 @@ def fit(
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         net, optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
+        method.attach(optimizer)
         if teacher is not None:
             stack.enter_context(modes_kept(teacher))
             teacher.to(accelerator.device).eval()

@@ -1,5 +1,6 @@
 """What a method does around each training step; the loop drives it, or you do.
 
+method.attach(optimizer)
 for step, (images, labels) in enumerate(batches):
     loss = F.cross_entropy(model(images), labels)
     penalty = method.penalty(model)
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from tonsor.plans import Plan
@@ -30,6 +32,9 @@ class Method(Protocol):
     the method in the state it had with them; a method that prunes bit by bit wants
     `Recipe(choose="last")`.
     """
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Get to know what the optimizer remembers, such as momentum, before the first step."""
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Return what is added to the loss of this step, if anything."""

@@ -78,6 +78,15 @@ def test_updates_are_those_by_hand(
         assert pool.sparsity == len(gone) / size
 
 
+@pytest.mark.parametrize("updates", [1, 5, 10, 20, 30])
+def test_what_is_always_lowest_goes_after_as_many_steps_as_make_one(updates: int) -> None:
+    chances = made([10], 0.5, increment=Increment(most=1 / updates))
+    for _ in range(updates):
+        assert chances.pools[0].lost == 0
+        chances.update([torch.arange(10.0)])
+    assert chances.kept()[0].tolist() == [False] + 9 * [True]
+
+
 def test_equal_scores_go_by_their_place() -> None:
     ranked, sized = (made([6], 0.5, scores=s) for s in ("rank", "size"))
     for chances in (ranked, sized):

@@ -43,7 +43,7 @@ def by_filter(anatomy: Anatomy, blocks: Blocks) -> Anatomy:
         for g in anatomy.groups
     ]
     groups = tuple(g for g in [*left, *made] if any(m.tensor in mine for m in g.members))
-    return replace(anatomy, solution=solution, groups=groups)
+    return anatomy.but(solution=solution, groups=groups)
 
 
 def _made(anatomy: Anatomy, names: Set[str]) -> Iterator[Axis]:

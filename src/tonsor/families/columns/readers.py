@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from tonsor.anatomy import Anatomy
-from tonsor.types import Axis, Op, Ref, leaves
+from tonsor.types import Axis, Concat, Leaf, Op, Ref, leaves
 
 _PRODUCTS = (
-    "matmul", "mm", "bmm", "addmm", "baddbmm", "linear", "bilinear", "einsum", "tensordot",
+    "matmul", "__matmul__", "mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm",
+    "_grouped_mm", "linear", "bilinear", "einsum", "tensordot", "cdist", "_cdist_forward",
     "scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "cumsum", "cumprod",
 )  # fmt: skip
 
@@ -24,51 +26,70 @@ def readers(
     """
     names = {anatomy.graph.tensors[weight]: (weight, name) for weight, name in layers.items()}
     found: dict[str, list[tuple[str, Axis]]] = {}
-    refused = set[str]()
-    fixed = _fixed(anatomy)
+    refused, fixed = set[str](), _fixed(anatomy)
     for op in anatomy.graph.ops:
-        given = {leaf for v in op.inputs if v not in fixed for leaf in _leaves(anatomy, v)}
-        shown = {leaf for v in op.outputs if v is not None for leaf in _leaves(anatomy, v)}
-        if not given:
-            continue
-        weight = op.get("weight")
-        value = weight.value if isinstance(weight, Ref) else None
+        value = _weight(op)
+        data = [v for v in op.inputs if v != value]
+        given = _leaves(anatomy, data)
+        lost = _leaves(anatomy, op.inputs) - _leaves(anatomy, op.outputs)
+        refused |= _often(_many(anatomy, v) for v in data)
         if "conv" in op.name and value in names:
             name, layer = names[value]
             axis = anatomy.axes(name)[1]
             read = {f.name for f in leaves(axis)}
             for leaf in given & read:
                 found.setdefault(leaf, []).append((layer, axis))
-            refused |= given - read - shown
-        elif _mingles(op):
-            refused |= given if value is None else given & _summed(anatomy, op, value, shown)
+            refused |= lost - read
+        elif value is not None:
+            refused |= lost | (given & _summed(anatomy, op, value))
+        elif op.name.removeprefix("aten.") in _PRODUCTS:
+            refused |= lost | _leaves(anatomy, [v for v in data if v not in fixed])
+            refused |= _often([sum((_many(anatomy, v) for v in data), Counter[str]())])
         else:
-            refused |= given - shown
+            refused |= lost
     for group in anatomy.prunable:
         alone = group.tie is None and group.unit == 1 and not group.approximate
         if alone and group.name in found and group.name not in refused:
             yield group.name, found[group.name]
 
 
-def _mingles(op: Op) -> bool:
-    """Whether an operator may take channels together even where they come out of it."""
-    return "conv" in op.name or op.name.removeprefix("aten.") in _PRODUCTS
+def _weight(op: Op) -> int | None:
+    """Return the weight of an operator that sums over what it reads by one, if it does."""
+    weight = op.get("weight")
+    sums = "conv" in op.name or op.name in ("aten.linear", "aten.bilinear")
+    return weight.value if sums and isinstance(weight, Ref) else None
 
 
-def _summed(anatomy: Anatomy, op: Op, weight: int, shown: set[str]) -> set[str]:
+def _summed(anatomy: Anatomy, op: Op, weight: int) -> set[str]:
     """Return what an operator with a weight sums over, or may."""
-    axes = anatomy.solution.axes[weight]
     if "conv" in op.name and "transpose" not in op.name and not op.get("transposed", False):
-        return {f.name for f in leaves(axes[1])} | (_all(anatomy) - shown)
-    return _all(anatomy)
-
-
-def _all(anatomy: Anatomy) -> set[str]:
+        return {f.name for f in leaves(anatomy.solution.axes[weight][1])}
     return {group.name for group in anatomy.prunable}
 
 
-def _leaves(anatomy: Anatomy, value: int) -> set[str]:
-    return {f.name for axis in anatomy.solution.axes[value] for f in leaves(axis)}
+def _leaves(anatomy: Anatomy, values: Iterable[int | None]) -> set[str]:
+    axes = anatomy.solution.axes
+    return {f.name for v in values if v is not None for axis in axes[v] for f in leaves(axis)}
+
+
+def _often(counts: Iterable[Counter[str]]) -> set[str]:
+    """Return what meets itself: of two places of one leaf, one can be summed and one be shown."""
+    return {name for count in counts for name, times in count.items() if times > 1}
+
+
+def _many(anatomy: Anatomy, value: int) -> Counter[str]:
+    """Count in how many dimensions of a tensor each leaf is."""
+    return sum((_within(axis) for axis in anatomy.solution.axes[value]), Counter[str]())
+
+
+def _within(axis: Axis) -> Counter[str]:
+    if isinstance(axis, Leaf):
+        return Counter({axis.name: 1})
+    found = Counter[str]()
+    for part in axis.segments if isinstance(axis, Concat) else axis.factors:
+        inner = _within(part)
+        found = found | inner if isinstance(axis, Concat) else found + inner
+    return found
 
 
 def _fixed(anatomy: Anatomy) -> set[int]:
@@ -76,6 +97,6 @@ def _fixed(anatomy: Anatomy) -> set[int]:
     graph = anatomy.graph
     fixed = {v.id for v in graph.values if v.origin in ("parameter", "buffer", "constant")}
     for op in graph.ops:
-        if op.inputs and all(v in fixed for v in op.inputs):
+        if all(v in fixed for v in op.inputs):
             fixed |= {v for v in op.outputs if v is not None}
     return fixed

@@ -13,13 +13,12 @@ from tonsor.anatomy import Anatomy
 from tonsor.drops import Drop
 from tonsor.errors import SelectionError
 from tonsor.families.blocks.block import Block
+from tonsor.families.blocks.ends import scaled_by
 from tonsor.families.blocks.find import find_blocks
 from tonsor.families.fibres import FibreLayer
 from tonsor.graph.spots import Spots
 from tonsor.surgery.dropping import gone
-from tonsor.types import Op, Ref, refs
-
-_NORMS = ("batch_norm", "native_batch_norm", "instance_norm", "group_norm")
+from tonsor.types import refs
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def branches(anatomy: Anatomy, layers: Sequence[FibreLayer]) -> Iterator[Branch]
             and not _reached(anatomy, block, ends, x.name)
         )  # fmt: skip
         if on_the_way:
-            silent = [_ends_in(anatomy, value) for _, value in ends]
+            silent = [scaled_by(anatomy, value) for _, value in ends]
             known = tuple(n for names in silent for n in names) if all(silent) else ()
             yield Branch(block.drop, on_the_way, known)
 
@@ -70,20 +69,3 @@ def _reached(
         if op.module != layer and seen & set(op.inputs):
             seen |= {v for v in op.outputs if v is not None}
     return any(value in seen for _, value in ends)
-
-
-def _ends_in(anatomy: Anatomy, value: int) -> tuple[str, ...]:
-    """Name the parameters that scale and shift what a branch ends in, if a norm is what it is."""
-    maker = _maker(anatomy, value)
-    if maker is None or not any(maker.name == f"aten.{n}" for n in _NORMS):
-        return ()
-    names = [
-        anatomy.graph.name_of.get(maker[k].value, "")
-        for k in ("weight", "bias") if isinstance(maker.get(k), Ref)
-    ]  # fmt: skip
-    known = tuple(n for n in names if n in anatomy.parameters)
-    return known if len(known) == 2 else ()
-
-
-def _maker(anatomy: Anatomy, value: int) -> Op | None:
-    return next((op for op in reversed(anatomy.graph.ops) if value in op.outputs), None)

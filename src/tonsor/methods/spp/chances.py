@@ -113,8 +113,7 @@ class Chances:
             return
         values = self._values(scores)
         for past, value in zip(self._past, values, strict=True):
-            # What is gone may have any score, and what is no number would stay for ever.
-            past.mul_(self._history).add_(value.nan_to_num(0.0, 0.0, 0.0))
+            past.mul_(self._history).add_(value)
         self._seen = True
 
     @torch.no_grad()
@@ -143,6 +142,18 @@ class Chances:
         for pool in self.pools:
             if not pool.ended:
                 _end(pool, why)
+
+    def rewind(self, generator: Tensor) -> None:
+        """Draw again as from an earlier state of chance on, as `state_dict` has it."""
+        self._generator.set_state(generator)
+
+    def give_back(self, pieces: Sequence[Tensor]) -> None:
+        """Let pieces that are gone stay after all; all pools end with it."""
+        for pool, some in zip(self.pools, pieces, strict=True):
+            pool.gone[some] = False
+        self.stop("stopped")
+        for pool in self.pools:
+            pool.chance = pool.gone.double()
 
     @torch.no_grad()
     def finish_now(self, scores: Sequence[Tensor]) -> dict[str, int]:

@@ -61,11 +61,10 @@ class Increment:
             change = self.most - (self.most / goal) * ranks
         else:
             alpha, middle = self._alpha(goal), self.inflection(goal)
-            # Far behind the centre the power would overflow. At 700 it is far below -1 already.
-            power = (alpha * (ranks - 2 * middle)).clamp(max=700.0).exp()
             high = self.most * torch.exp(-alpha * ranks)
-            low = 2 * self.centre * self.most - self.most * power
+            low = 2 * self.centre * self.most - self.most * torch.exp(alpha * (ranks - 2 * middle))
             change = torch.where(ranks <= middle, high, low)
+        # Far behind the centre the power is infinite; this brings it back.
         return change.clamp(min=-1.0 if self.recovery else 0.0)
 
     def inflection(self, goal: float) -> float:

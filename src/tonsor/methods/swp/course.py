@@ -7,7 +7,6 @@ what is left comes down to a budget; what has gone by then stays gone.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,19 +19,17 @@ from torch import Tensor, nn
 from tonsor.anatomy import Anatomy
 from tonsor.criteria.rows import Array
 from tonsor.errors import BudgetError, SelectionError
-from tonsor.families.channels import vectors
 from tonsor.families.fibres import FibreLayer, no_layer_free
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.fibres import FibreMask
-from tonsor.methods.swp.earlier import Earlier
-from tonsor.plan_json import plan_text
+from tonsor.methods.earlier import Earlier, digest
+from tonsor.methods.silence import multiply_, silenced
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, is_speedup
 from tonsor.select.fibres.frame import Frame
 from tonsor.select.fibres.make import checked_floor, counted, keeping
 from tonsor.select.fibres.threshold import TOLERANCE, Chosen, above, within
 from tonsor.select.names import Named
-from tonsor.surgery.dropping import joined_drops
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,28 +147,7 @@ class StripeCourse:
             torch.from_numpy(masks[x.name]).to(device, torch.float32).view(-1, *x.kernel)
             for x in self.layers
         ]
-        self._silent = list(self._silenced(masks))
-
-    def _silenced(self, masks: dict[str, FibreMask]) -> Iterable[tuple[nn.Parameter, Tensor]]:
-        """Yield what scales and shifts dead filters and branches, each with its mask."""
-        anatomy, following = self.frame.anatomy, self.frame.following
-        found: dict[int, tuple[nn.Parameter, Tensor]] = {}
-
-        def mask_of(name: str) -> Tensor:
-            tensor = anatomy.parameters[name]
-            kept = found.setdefault(id(tensor), (tensor, torch.ones_like(tensor.detach())))
-            return kept[1]
-
-        branches = following.dead_branches(masks)
-        for name in (n for b in branches for n in b.ends):
-            mask_of(name).zero_()
-        drops = joined_drops(self._earlier.drops, [b.drop for b in branches])
-        for group, alive in following.alive(masks, drops).items():
-            for part in vectors(anatomy, anatomy.by_name[group]):
-                dead = torch.from_numpy(np.flatnonzero(~alive))
-                mask = mask_of(part.member.tensor)
-                part.of(mask).index_fill_(0, dead.to(mask.device), 0)
-        return found.values()
+        self._silent = silenced(self.frame, masks, self._earlier.drops)
 
     # ------------------------------------------------------------ holding
 
@@ -179,9 +155,9 @@ class StripeCourse:
     def hold_(self, tensors: Sequence[Tensor]) -> None:
         """Set what is gone to zero, of the skeletons or the weights of all layers."""
         self.tensors = [m.to(t) for m, t in zip(self.tensors, tensors, strict=True)]
-        _multiply_([(t, _like(m, t)) for m, t in zip(self.tensors, tensors, strict=True)])
+        multiply_([(t, _like(m, t)) for m, t in zip(self.tensors, tensors, strict=True)])
         self._silent = [(t, m.to(t)) for t, m in self._silent]
-        _multiply_(self._silent)
+        multiply_(self._silent)
         self._earlier.zero_()
 
     @torch.no_grad()
@@ -191,8 +167,8 @@ class StripeCourse:
             (t.grad, _like(m, t.grad).to(t.grad))
             for m, t in zip(self.tensors, tensors, strict=True) if t.grad is not None
         ]  # fmt: skip
-        _multiply_(pairs)
-        _multiply_([(t.grad, m.to(t.grad)) for t, m in self._silent if t.grad is not None])
+        multiply_(pairs)
+        multiply_([(t.grad, m.to(t.grad)) for t, m in self._silent if t.grad is not None])
         self._earlier.zero_gradients_()
 
     # ------------------------------------------------------------ the end
@@ -250,7 +226,7 @@ class StripeCourse:
         return {
             "budget": str(self.budget), "threshold": str(start), "ramp": str(self.ramp),
             "every": str(self.every), "revival": str(self.revival), "floor": str(self.floor),
-            "layers": ", ".join(x.name for x in self.layers), "after": _digest(self.frame.after),
+            "layers": ", ".join(x.name for x in self.layers), "after": digest(self.frame.after),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -268,11 +244,6 @@ class StripeCourse:
         self._above = state["above"]
         self.history = [Moment(**m) for m in state["history"]]
         self._settle({n: t.cpu().numpy().astype(np.bool_) for n, t in state["masks"].items()})
-
-
-def _multiply_(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-    if pairs:
-        torch._foreach_mul_([t for t, _ in pairs], [m for _, m in pairs])  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _like(mask: Tensor, tensor: Tensor) -> Tensor:
@@ -293,10 +264,6 @@ def _missed(budget: str, share: float) -> list[str]:
             "stripe, or with the last one a filter or a block"
         ]
     return []
-
-
-def _digest(after: Plan | None) -> str:
-    return "" if after is None else hashlib.sha256(plan_text(after).encode()).hexdigest()[:16]
 
 
 def _check(threshold: float, ramp: int, every: int) -> None:

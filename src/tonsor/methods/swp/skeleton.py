@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tonsor.methods.parametrized import merge
+
+__all__ = ["Skeleton", "Start", "insert", "merge", "skeleton_of"]
+
 Start = Literal["ones", "norms"]
 _LEAST = 1e-3  # of the mean norm; what a stripe that is next to nothing is taken to have
 
@@ -65,14 +69,3 @@ def skeleton_of(conv: nn.Module) -> Skeleton | None:
         return None
     held: Any = conv.parametrizations
     return next((p for p in held.weight if isinstance(p, Skeleton)), None)
-
-
-def merge(conv: nn.Module) -> None:
-    """Multiply the weight of a convolution by its skeleton, and take that off."""
-    kind: Any = type(conv)  # copies of the convolution share it, and torch changes it
-    held = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
-    own: Any = type(kind.__name__, kind.__bases__, held)
-    conv.__class__ = own
-    parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
-    for name in [n for n in conv._parameters if n != "weight"]:  # the weight is first again
-        conv._parameters[name] = conv._parameters.pop(name)

@@ -79,10 +79,19 @@ class Frame:
         if target == "pieces":
             return int(sum(m.sum() for m in stay.values()))
         alive = self.following.alive(masks, drops, self._before)
+        return self._told({n: int(m.sum()) for n, m in stay.items()}, target, alive, drops)
+
+    def amount_of(self, left: Mapping[str, int], target: str) -> float:
+        """Return the cost of so many fibres of each layer, where nothing follows of it."""
+        if target == "pieces":
+            return sum(left.values())
+        return self._told(left, target, self._before, self._gone)
+
+    def _told(
+        self, stay: Mapping[str, int], target: str, alive: Mapping[str, Mask], drops: Sequence[Drop]
+    ) -> float:
         kind = self.layers.kind
-        left: dict[str, tuple[Kind, int]] = {
-            self._weight(n): (kind, int(m.sum())) for n, m in stay.items()
-        }
+        left: dict[str, tuple[Kind, int]] = {self._weight(n): (kind, k) for n, k in stay.items()}
         left |= self._left_before(alive, drops)
         key = tuple(d.name for d in drops)
         account = self._accounts.get(key)
@@ -92,9 +101,7 @@ class Frame:
             account = self._accounts[key] = by_fibres(whole, graph, kinds)
         counts = {n: int(m.sum()) for n, m in alive.items()}
         counts |= {fibre_leaf(kind, weight): n for weight, (kind, n) in left.items()}
-        if target in ("params", "macs"):
-            return account.meter(target)(counts)
-        return account.total(target, counts, before=self.anatomy.cost)
+        return account.amount(target, counts, before=self.anatomy.cost)
 
     def _left_before(
         self, alive: Mapping[str, Mask], drops: Sequence[Drop]
@@ -121,9 +128,7 @@ class Frame:
         """Return the amount of the model before anything has gone."""
         if target == "pieces":
             return sum(x.size for x in self.layers.free)
-        if target in ("params", "macs"):
-            return self.anatomy.cost.meter(target)({})
-        return self.anatomy.cost.total(target, {})
+        return self.anatomy.cost.amount(target)
 
     def limit(self, budget: Budget) -> float:
         """Return what the cost may be at most to meet a budget."""

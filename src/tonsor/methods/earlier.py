@@ -1,6 +1,8 @@
-"""What an earlier plan of the same model removes, held at zero while stripes are learned."""
+"""What an earlier plan of the same model removes, held at zero while fibres are learned."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +10,16 @@ from torch import Tensor, nn
 from tonsor.drops import Drop
 from tonsor.errors import SelectionError
 from tonsor.methods.masks import Masks
+from tonsor.plan_json import plan_text
+from tonsor.plans import Plan
 from tonsor.select.fibres.frame import Frame
+from tonsor.surgery.fibre_tensors import mask_fibres_
 
 
 class Earlier:
     """Holds at zero what the earlier plan of a frame removes, if there is one.
 
-    The stripes of layers that may lose more are not its business. A block is held by what scales
+    The fibres of layers that may lose more are not its business. A block is held by what scales
     and shifts the end of its branch; where that is not known, it can't be held.
     """
 
@@ -38,9 +43,10 @@ class Earlier:
                 tensor = self._anatomy.parameters[name]
                 self._extra.append((tensor, torch.zeros_like(tensor, requires_grad=False)))
         learned = {frame.layers.by_name[name].weight for name in frame.start}
-        for name, stripes in self._plan.stripes.items():
+        for name, fibres in self._plan.fibres.items():
             if name not in learned:
-                mask = torch.from_numpy(stripes.mask).view(-1, 1, *stripes.kernel)
+                mask = torch.ones_like(self._anatomy.parameters[name], requires_grad=False)
+                mask_fibres_(fibres.kind, mask, fibres.mask)
                 self._extra.append((self._anatomy.parameters[name], mask))
 
     @torch.no_grad()
@@ -68,3 +74,8 @@ class Earlier:
         if self._masks is None or self._masks[0] != device:
             self._masks = device, Masks(self._anatomy, self._plan)
         return self._masks[1]
+
+
+def digest(after: Plan | None) -> str:
+    """Return what tells an earlier plan from others."""
+    return "" if after is None else hashlib.sha256(plan_text(after).encode()).hexdigest()[:16]
