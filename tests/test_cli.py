@@ -92,8 +92,11 @@ FLAGS = {
         "--engine", "--threads", "--batch",
         "--threshold", "--method", "--alpha", "--start", "--no-revival", "--skeleton-only",
         "--ramp", "--every", "--no-measure",
+        "--interval", "--most", "--centre", "--shape", "--scores", "--history", "--no-recovery",
+        "--guard", "--elementwise", "--gradient",
     },
     "stripes": {"--plan", "--figure", "--json"},
+    "columns": {"--plan", "--json"},
     "blocks": {
         "--level", "--by", "--score-batches", "--score-batch", "--judge", "--time", "--engine",
         "--threads", "--batch", "--device", "--out", "--figure", "--quiet", "--json",
@@ -170,7 +173,7 @@ def test_the_flags_are_these_and_no_others(
     found = {flag for row in rows for flag in re.findall(r"(?:^|, )(--?[a-z-]+)", row)}
     ranking = ("score", "sensitivity", "prune")
     source, images = (
-        ("inspect", "explain", "blocks", "stripes"),
+        ("inspect", "explain", "blocks", "stripes", "columns"),
         ("train", "finetune", "eval", "blocks"),
     )
     shared = SOURCE_FLAGS if command in (*source, *ranking) else set()
@@ -281,7 +284,7 @@ def test_explain_says_what_a_module_is_tied_to(cli: Tonsor) -> None:
         ("rules", RULES),
         ("conventions", CONVENTIONS),
         ("block-criteria", block_criteria()),
-        ("methods", get_args(StripeMethod)),
+        ("methods", {*get_args(StripeMethod), "spp"}),
         ("engines", ENGINES),
     ],
 )

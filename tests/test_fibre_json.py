@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tonsor
+from tests.families import column_nets
 from tests.families.stripe_nets import drawn, followed, seen
 from tests.refusals import said
 from tonsor.errors import PlanError
@@ -69,15 +70,16 @@ def test_some_rows_are_taken(fibres: Fibres, data: st.DataObject) -> None:
     assert fibres.taking(dims) == fibres.among(dims) == fibres
 
 
-def plan_of(name: str = "residual") -> Plan:
-    it = seen(name)
+def plan_of(name: str = "residual", kind: Kind = "stripes") -> Plan:
+    it = (seen if kind == "stripes" else column_nets.seen)(name)
     return followed(it, drawn(it.layers, 0, 0.4))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["residual", "one dimension", "three dimensions", "grouped"])
-def test_a_plan_comes_back(name: str) -> None:
-    plan = plan_of(name)
-    assert plan.stripes
+def test_a_plan_comes_back(name: str, kind: Kind) -> None:
+    plan = plan_of(name, kind)
+    assert plan.stripes if kind == "stripes" else plan.columns
     again = plan_from_json(json.loads(json.dumps(plan_to_json(plan))))
     assert again == plan
     assert again.amounts == plan.amounts
@@ -92,17 +94,20 @@ def test_a_plan_is_written_to_a_file(tmp_path: Any) -> None:
     assert tonsor.load_plan(tmp_path / "plan.json") == plan
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_files_from_before_there_were_stripes_are_read(version: int) -> None:
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_files_from_before_there_were_fibres_are_read(version: int) -> None:
     it = seen("residual")
     plan = tonsor.plan(it.anatomy, "params=80%", by="l1")
+    if version == 4:
+        plan = plan.merge(plan_of())
     data = plan_to_json(plan)
     assert data["version"] == 5
     later = {"columns": 5, "stripes": 4, "drops": 3, "ties": 2}
     old = {k: v for k, v in data.items() if later.get(k, 1) <= version} | {"version": version}
-    assert "stripes" not in old
+    assert ("stripes" in old, "columns" in old) == (version == 4, False)
     again = plan_from_json(old)
-    assert (again.keep, again.stripes) == (plan.keep, {})
+    assert (again.keep, again.fibres) == (plan.keep, plan.fibres)
+    assert bool(plan.fibres) == (version == 4)
 
 
 GOOD = {"kernel": [3, 3], "rows": "1ff 10 0", "run": ""}
@@ -153,6 +158,28 @@ def test_stripes_fit_the_tensors_of_the_plan(change: Any, told: str) -> None:
     data = copy.deepcopy(plan_to_json(plan_of()))
     data["stripes"] = change
     assert told in said(PlanError, lambda: plan_from_json(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"stem.weight": {**GOOD, "rows": "1 1 1 1"}}, "4 inputs of (3, 3), its fingerprint"),
+        ({"stem.weight": {**GOOD, "run": "stripes"}}, "expected columns or dense, or nothing"),
+        ({"nobody": {**GOOD}}, "'columns.nobody': these are columns of 3 inputs"),
+        (None, "'columns': expected an object"),
+    ],
+)
+def test_columns_fit_the_tensors_of_the_plan(change: Any, told: str) -> None:
+    data = copy.deepcopy(plan_to_json(plan_of("residual", "columns")))
+    data["columns"] = change
+    assert told in said(PlanError, lambda: plan_from_json(data))
+
+
+def test_a_weight_has_stripes_or_columns() -> None:
+    data = copy.deepcopy(plan_to_json(plan_of()))
+    data["columns"] = {"stem.weight": {**GOOD}}
+    told = said(PlanError, lambda: plan_from_json(data))
+    assert "at 'columns.stem.weight': the plan has stripes of it, and a layer is either" in told
 
 
 def test_fibres_of_what_is_no_convolution_are_refused() -> None:

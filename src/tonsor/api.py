@@ -118,7 +118,7 @@ def _least(made: Mapping[str, Any]) -> Iterable[str]:
 
 def _measured(made: Mapping[str, Any]) -> Iterable[str]:
     """Say how long the model takes, where that was the budget."""
-    if "ratio" in made:
+    if "conditions" in made:
         low, high = made["interval"]
         yield (
             f"{'latency':<10} {made['whole']:.3g} ms → {made['reached']:.3g} ms, measured in "

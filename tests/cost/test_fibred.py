@@ -1,4 +1,4 @@
-"""The foretold cost of a model with stripes is what a count by hand finds in the slim one."""
+"""The foretold cost of a model with fibres is what a count by hand finds in the slim one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import tonsor
+from tests.cost.by_hand import by_hand
+from tests.families import column_nets
 from tests.families.blocks.check import count
 from tests.families.stripe_nets import (
     NETS,
@@ -24,41 +26,14 @@ from tests.families.stripe_nets import (
 from tonsor.cost.conventions import CONVENTIONS
 from tonsor.fibres import Fibres, fibre_leaf
 from tonsor.plans import Plan
-from tonsor.surgery.stripe_conv import StripeConv
-
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-def by_hand(model: nn.Module, x: Tensor) -> int:
-    """Count multiply-accumulates of one sample as they happen, layer by layer."""
-    total = 0
-
-    def hook(layer: Any, given: Any, out: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, StripeConv):
-            stripes, inputs = layer.weight.shape
-            total += stripes * inputs * out[0, 0].numel()
-        elif isinstance(layer, nn.Linear):
-            total += layer.in_features * layer.out_features
-        elif isinstance(layer, CONVS):
-            inputs = layer.in_channels // layer.groups
-            total += out[0].numel() * inputs * int(np.prod(layer.kernel_size))
-
-    kinds = (StripeConv, nn.Linear, *CONVS)
-    hooks = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, kinds)]
-    with torch.no_grad():
-        model(x)
-    for found in hooks:
-        found.remove()
-    return total
 
 
 def checked(it: Seen, plan: Plan) -> None:
     slim = plan.apply(it.model, verify=False)
-    foretold = it.anatomy.cost_without(plan.drops, plan.stripes)
+    foretold = it.anatomy.cost_without(plan.drops, plan.fibres)
     assert foretold.params(plan.amounts) == count(slim)
     assert foretold.macs(plan.amounts) == by_hand(slim, it.x)
-    whole = it.anatomy.cost_without((), plan.stripes)  # with all stripes there it is the original
+    whole = it.anatomy.cost_without((), plan.fibres)  # with all fibres there it is the original
     assert (whole.params(), whole.macs()) == (count(it.model), by_hand(it.model, it.x))
 
 
@@ -69,6 +44,31 @@ def test_a_count_by_hand_finds_the_same(name: str, make: Any) -> None:
     assert it.anatomy.cost.macs() == by_hand(it.model, it.x)
     for seed, share in ((0, 0.2), (1, 0.6)):
         checked(it, make(it, drawn(it.layers, seed, share)))
+
+
+@pytest.mark.parametrize("name", column_nets.NETS)
+@pytest.mark.parametrize("make", [followed, column_nets.columns_only])
+def test_a_count_by_hand_finds_the_same_of_columns(name: str, make: Any) -> None:
+    it = column_nets.seen(name)
+    for seed, share in ((0, 0.2), (1, 0.6)):
+        checked(it, make(it, drawn(it.layers, seed, share)))
+
+
+@pytest.mark.parametrize("name", ["plain", "depthwise", "gated", "beside", "vgg16"])
+@pytest.mark.parametrize("convention", [n for n, c in CONVENTIONS.items() if c.finish is None])
+def test_channels_that_follow_are_counted_as_in_the_slim_model(name: str, convention: str) -> None:
+    """Where only whole inputs die, and their channels go, what is left is a model like others."""
+    it = column_nets.seen(name)
+    masks = column_nets.whole(it)
+    for layer in it.layers.free:
+        masks[layer.name][layer.rows // 2] = layer.inputs <= 3  # not of the picture
+    plan = followed(it, masks)
+    assert plan.keep
+    slim = plan.apply(it.model, verify=False)
+    foretold = it.anatomy.cost_without((), plan.fibres).total(convention, plan.amounts)
+    assert not plan.cut().fibres
+    assert foretold == tonsor.inspect(slim, it.x).cost.total(convention)
+    assert foretold < it.anatomy.cost.total(convention)
 
 
 @pytest.mark.parametrize("name", ["residual", "resnet20"])
@@ -95,30 +95,31 @@ def test_with_channels_that_went_before(name: str) -> None:
     checked(it, plan)
 
 
+@pytest.mark.parametrize("kind", ["stripes", "columns"])
 @pytest.mark.parametrize("name", ["residual", "grouped", "twice", "three dimensions"])
 @pytest.mark.parametrize("convention", [n for n, c in CONVENTIONS.items() if c.finish is None])
-def test_every_convention_scales_its_convolutions(name: str, convention: str) -> None:
-    """What a convention says of a convolution falls with the stripes; all else is as it was."""
-    it = seen(name)
-    plan = stripes_only(it, drawn(it.layers, 0, 0.4))
+def test_every_convention_scales_its_convolutions(name: str, convention: str, kind: str) -> None:
+    """What a convention says of a convolution falls with its fibres; all else is as it was."""
+    it = (seen if kind == "stripes" else column_nets.seen)(name)
+    make = stripes_only if kind == "stripes" else column_nets.columns_only
+    plan = make(it, drawn(it.layers, 0, 0.4))
     before = it.anatomy.cost
-    after = it.anatomy.cost_without((), plan.stripes)
+    after = it.anatomy.cost_without((), plan.fibres)
     was, now = (c.by_module(a, convention) for c, a in ((before, {}), (after, plan.amounts)))
     for module, cost in was.items():
-        if f"{module}.weight" in plan.stripes:
-            stripes = plan.stripes[f"{module}.weight"]
+        if f"{module}.weight" in plan.fibres:
+            fibres = plan.fibres[f"{module}.weight"]
             conv = it.model.get_submodule(module)
             bias = _biases(it, module) if conv.bias is not None else 0
             weight = bias if convention == "counter_rethinking" and _is_2d(conv) else 0
-            assert now[module] * stripes.size == (
-                (cost - weight) * stripes.left + weight * stripes.size
+            assert now[module] * fibres.size == (
+                (cost - weight) * fibres.left + weight * fibres.size
             )
-        elif not any(n.startswith(f"{module}.") or not module for n in plan.stripes):
+        elif not any(n.startswith(f"{module}.") or not module for n in plan.fibres):
             assert now[module] == cost
     assert after.total(convention, plan.amounts) == now[""]
-    assert after.total(convention, {fibre_leaf(s.kind, n): s.size for n, s in plan.stripes.items()}) == (
-        before.total(convention)
-    )
+    every = {fibre_leaf(f.kind, n): f.size for n, f in plan.fibres.items()}
+    assert after.total(convention, every) == before.total(convention)
 
 
 def _is_2d(conv: nn.Module) -> bool:

@@ -131,6 +131,11 @@ MIXING: Mapping[str, Use] = {
     "a vector through a matrix": (
         lambda m, h: h * m.position[..., None] * (m.square.weight @ m.position)[..., None]
     ),
+    "vectors by letters": (
+        lambda m, h: h * m.position[..., None] * torch.einsum(
+            "ik,jk->i", m.position, m.position
+        )[:, None, None]
+    ),
     "a matrix that is summed": (
         lambda m, h: h + (m.square.weight.sum(0) + m.square.weight.sum(1))[:, None, None]
     ),

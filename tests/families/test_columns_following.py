@@ -34,6 +34,7 @@ from tonsor.surgery.column_conv import ColumnConv
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 KEPT = ("c", "d", "wide")
+EXACT = sorted(MIXING) + sorted(PASSING.keys() - {"in half precision"}) * 2
 
 
 def apart(first: nn.Module, second: nn.Module, x: Tensor = X) -> float:
@@ -87,7 +88,7 @@ def test_a_channel_that_nothing_else_reads_goes(way: str) -> None:
 
 @examples(15)
 @given(
-    st.lists(st.sampled_from(sorted(MIXING) + sorted(PASSING) * 2), min_size=1, max_size=4),
+    st.lists(st.sampled_from(EXACT), min_size=1, max_size=4),
     st.integers(0, 999), st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_whatever_comes_between_only_columns_are_missed(
@@ -97,7 +98,7 @@ def test_whatever_comes_between_only_columns_are_missed(
 
     def run(m: Any, h: Tensor) -> Tensor:
         for use in uses:
-            h = h + m.d(use(m, h)).tanh() if stream and use is uses[0] else use(m, h)
+            h = use(m, h + m.d(h).tanh() if stream else h)
         return h
 
     it = looked_at(Reading(between(run)), X, ("d",) if kept else ())

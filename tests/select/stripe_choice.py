@@ -1,4 +1,4 @@
-"""What the tests of choosing stripes share: scores, and what a plan has come to."""
+"""What the tests of choosing fibres share: scores, and what a plan has come to."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def scores_of(it: Seen, seed: int, levels: int = 10**6) -> Scores:
 
 
 def masks_of(it: Seen, plan: Plan) -> dict[str, FibreMask]:
-    """Which stripes of each layer a plan keeps; of layers in blocks that go, none."""
+    """Which fibres of each layer a plan keeps; of layers in blocks that go, none."""
     cut = plan.cut()
     found = {}
     for layer in it.layers.free:
-        mask = np.ones((layer.filters, layer.positions), dtype=np.bool_)
+        mask = np.ones((layer.rows, layer.positions), dtype=np.bool_)
         if layer.weight in cut.fibres:
             mask = cut.fibres[layer.weight].mask
-        if (kept := (cut.keep.get(layer.weight) or (None,))[0]) is not None:
-            mask[sorted({*range(layer.filters)} - {*kept})] = False
+        dim = 0 if layer.kind == "stripes" else 1
+        if (kept := (cut.keep.get(layer.weight) or (None, None))[dim]) is not None:
+            mask[sorted({*range(layer.rows)} - {*kept})] = False
         if any(layer.name.startswith(f"{d.name}.") for d in plan.drops):
             mask[:] = False
         found[layer.name] = mask
@@ -37,7 +38,7 @@ def masks_of(it: Seen, plan: Plan) -> dict[str, FibreMask]:
 def amount(it: Seen, plan: Plan, target: str) -> float:
     if target == "pieces":
         return sum(int(m.sum()) for m in masks_of(it, plan).values())
-    account = it.anatomy.cost_without(plan.drops, plan.stripes)
+    account = it.anatomy.cost_without(plan.drops, plan.fibres)
     if target in ("params", "macs"):
         return account.meter(target)(plan.amounts)
     return account.total(target, plan.amounts, before=it.anatomy.cost)

@@ -1,4 +1,4 @@
-"""Layers of stripes are timed on what they get, run as is faster, and plans remember it."""
+"""Layers of fibres are timed on what they get, run as is faster, and plans remember it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from torch import Tensor, nn
 import tonsor
 from tonsor.cost import rounds as clocks
 from tonsor.errors import PlanError, SurgeryError
+from tonsor.fibres import Kind
 from tonsor.plan_json import plan_from_json, plan_text
 from tonsor.plans import Plan
 from tonsor.select.fibres.execution import fastest
 from tonsor.surgery import executing
+from tonsor.surgery.column_conv import columned
 from tonsor.surgery.executing import time_layers
-from tonsor.surgery.stripe_conv import StripeConv, striped
+from tonsor.surgery.fibre_conv import FibreConv
+from tonsor.surgery.stripe_conv import striped
 
+KINDS: tuple[Kind, ...] = ("stripes", "columns")
 X = torch.randn(2, 3, 8, 8)
 
 
@@ -44,12 +48,14 @@ class Net(nn.Module):
         return self.drop(self.apart(self.again(self.again(x)[..., :2])[..., [0, 0, 0]]))
 
 
-def net(run: Any = "") -> Any:
+def net(run: Any = "", kind: Kind = "stripes") -> Any:
     torch.manual_seed(0)
     made = Net()
     rng = np.random.default_rng(0)
     for name in ("first", "again", "apart", "never"):
-        setattr(made, name, striped(getattr(made, name), rng.random((6, 9)) < 0.4, run))
+        conv = getattr(made, name)
+        rows, make = (6, striped) if kind == "stripes" else (conv.in_channels, columned)
+        setattr(made, name, make(conv, rng.random((rows, 9)) < 0.4, run))
     return made
 
 
@@ -65,9 +71,9 @@ class Clock:
         self.seen: list[tuple[str, str, tuple[int, ...]]] = []
 
     def start(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        forward = StripeConv.forward
+        forward = FibreConv.forward
 
-        def watched(layer: StripeConv, x: Tensor) -> Tensor:
+        def watched(layer: FibreConv, x: Tensor) -> Tensor:
             self.seen.append((self.names[id(layer)], layer.run, tuple(x.shape)))
             assert not layer.training
             assert not torch.is_grad_enabled()
@@ -76,70 +82,79 @@ class Clock:
         def clock(run: Any, repeats: int, wait: Any) -> float:
             run()
             name, way, _ = self.seen[-1]
-            return 1e-3 * repeats * self.milliseconds[name][way == "stripes"]
+            return 1e-3 * repeats * self.milliseconds[name][way != "dense"]
 
-        monkeypatch.setattr(StripeConv, "forward", watched)
+        monkeypatch.setattr(FibreConv, "forward", watched)
         monkeypatch.setattr(clocks, "_clock", clock)
 
 
-def test_each_layer_is_timed_on_what_it_gets_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = net().train()
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_layer_is_timed_on_what_it_gets_first(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = net(kind=kind).train()
     model.norm.eval()
     modes = {n: m.training for n, m in model.named_modules()}
     state = {n: t.clone() for n, t in model.state_dict().items()}
     clock = Clock({"first": (4.0, 2.0), "again": (4.0, 8.0)}, model)
     clock.start(monkeypatch)
     first, again = time_layers(model, X, rounds=3)
-    assert (first.name, first.dense_ms, first.fibres_ms, first.run) == (
-        "first", pytest.approx(4), pytest.approx(2), "stripes",
+    assert (first.name, first.dense_ms, first.fibres_ms, first.run, first.kind) == (
+        "first", pytest.approx(4), pytest.approx(2), kind, kind,
     )  # fmt: skip
     assert (again.name, again.run, again.ratio.median) == ("again", "dense", pytest.approx(2))
-    assert str(first).startswith("first: dense 4 ms, stripes 2 ms, 50.0%")
-    assert (model.first.run, model.again.run) == ("stripes", "dense")
+    assert str(first).startswith(f"first: dense 4 ms, {kind} 2 ms, 50.0%")
+    assert (model.first.run, model.again.run) == (kind, "dense")
     whole = [s for s in clock.seen if s[0] == "apart"]
     assert len(whole) == 1  # in the run of the model, and not timed
     shapes = {name: {s[2] for s in clock.seen[4:] if s[0] == name} for name in ("first", "again")}
     assert shapes == {"first": {(2, 3, 8, 8)}, "again": {(2, 6, 3, 3)}}
     for name in shapes:  # both ways run equally often once they are warm, in turns
         ways = [way for n, way, _ in clock.seen[4:] if n == name][-6:]
-        assert ways in (["dense", "stripes", "stripes", "dense", "dense", "stripes"],
-                        ["stripes", "dense", "dense", "stripes", "stripes", "dense"])  # fmt: skip
+        assert ways in (["dense", kind, kind, "dense", "dense", kind],
+                        [kind, "dense", "dense", kind, kind, "dense"])  # fmt: skip
     assert {n: m.training for n, m in model.named_modules()} == modes
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name])
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
-@given(st.floats(0.5, 20), st.floats(0.5, 20), st.sampled_from([0.0, 0.03, 0.5]))
-def test_stripes_are_taken_only_if_they_are_faster_by_the_margin(
-    dense: float, stripes: float, margin: float
+@given(
+    st.floats(0.5, 20), st.floats(0.5, 20), st.sampled_from([0.0, 0.03, 0.5]),
+    st.sampled_from(KINDS),
+)  # fmt: skip
+def test_fibres_are_taken_only_if_they_are_faster_by_the_margin(
+    dense: float, fibres: float, margin: float, kind: Kind
 ) -> None:
-    for before in ("dense", "stripes"):
-        model = nn.Sequential(net(before).first)
+    for before in ("dense", kind):
+        model = nn.Sequential(net(before, kind).first)
         with pytest.MonkeyPatch.context() as patch:
-            Clock({"0": (dense, stripes)}, model).start(patch)
+            Clock({"0": (dense, fibres)}, model).start(patch)
             (timing,) = time_layers(model, X, rounds=1, margin=margin)
-        wanted = "stripes" if stripes < (1 - margin) * dense else "dense"
-        assert timing.ratio.median == pytest.approx(stripes / dense)
-        if abs(stripes - (1 - margin) * dense) > 1e-6:
+        wanted = kind if fibres < (1 - margin) * dense else "dense"
+        assert timing.ratio.median == pytest.approx(fibres / dense)
+        if abs(fibres - (1 - margin) * dense) > 1e-6:
             assert timing.run == model[0].run == wanted
 
 
-@pytest.mark.parametrize("before", ["dense", "stripes"])
-def test_real_timings_are_followed(before: Any) -> None:
-    model = net(before)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dense", [True, False])
+def test_real_timings_are_followed(dense: bool, kind: Kind) -> None:
+    before = "dense" if dense else kind
+    model = net(before, kind)
     timings = time_layers(model, {"x": X}, rounds=3)
     assert [t.name for t in timings] == ["first", "again"]
     for timing in timings:
         assert min(timing.dense_ms, timing.fibres_ms) > 0
-        assert (timing.run == "stripes") == (timing.ratio.median < 0.97)
+        assert timing.run == (kind if timing.ratio.median < 0.97 else "dense")
         assert model.get_submodule(timing.name).run == timing.run
     assert model.apart.run == "dense"
     assert model.never.run == before
 
 
-def test_a_failure_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = net("stripes")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_leaves_everything_as_it_was(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net(kind, kind)
     with pytest.raises(RuntimeError, match="3 channels"):
         time_layers(model, torch.randn(2, 4, 8, 8))
 
@@ -150,7 +165,7 @@ def test_a_failure_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         time_layers(model, X)
     assert model.training
-    assert model.first.run == model.again.run == "stripes"
+    assert model.first.run == model.again.run == kind
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
@@ -167,26 +182,27 @@ def _kept(slim: Any) -> Any:
     return slim[0].kept.flatten(1).numpy()
 
 
-def pruned() -> tuple[nn.Module, nn.Module, Plan]:
+def pruned(kind: Kind = "stripes") -> tuple[nn.Module, nn.Module, Plan]:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(384, 2),
     )  # fmt: skip
-    slim, report = tonsor.prune_stripes(model, X, budget="pieces=40%", by="random")
-    assert len(report.plan.stripes) == 2
+    prune = tonsor.prune_stripes if kind == "stripes" else tonsor.prune_columns
+    slim, report = prune(model, X, budget="pieces=40%", by="random")
+    assert len(report.plan.fibres) == 2
     return model, slim, report.plan
 
 
-def test_a_plan_remembers_how_its_layers_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, slim, plan = pruned()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_remembers_how_its_layers_run(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, slim, plan = pruned(kind)
     with monkeypatch.context() as patch:
         Clock({"0": (4.0, 1.0), "2": (1.0, 4.0)}, slim).start(patch)
         found, timings = fastest(slim, plan, X, rounds=2)
-    assert {n: s.run for n, s in found.stripes.items()} == {
-        "0.weight": "stripes", "2.weight": "dense",
-    }  # fmt: skip
-    assert {n: replace(s, run="") for n, s in found.stripes.items()} == dict(plan.stripes)
+    assert {n: s.kind for n, s in found.fibres.items()} == dict.fromkeys(found.fibres, kind)
+    assert {n: s.run for n, s in found.fibres.items()} == {"0.weight": kind, "2.weight": "dense"}
+    assert {n: replace(s, run="") for n, s in found.fibres.items()} == dict(plan.fibres)
     told = found.made_by["execution"]
     assert told["layers"] == {"0": [4.0, 1.0], "2": [1.0, 4.0]}
     assert told["conditions"] == (
@@ -195,12 +211,12 @@ def test_a_plan_remembers_how_its_layers_run(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert "not reached" not in told
     assert {k: v for k, v in found.made_by.items() if k != "execution"} == dict(plan.made_by)
-    assert [t.run for t in timings] == ["stripes", "dense"]
+    assert [t.run for t in timings] == [kind, "dense"]
     again = plan_from_json(json.loads(plan_text(found)))
     assert again.made_by["execution"] == told
     for made in (found.apply(model), again.apply(model, inputs=X)):
-        runs = [m.run for m in made.modules() if isinstance(m, StripeConv)]
-        assert runs == ["stripes", "dense"]
+        runs = [m.run for m in made.modules() if isinstance(m, FibreConv)]
+        assert runs == [kind, "dense"]
         with torch.no_grad():
             torch.testing.assert_close(made.eval()(X), slim.eval()(X))
 
@@ -221,16 +237,28 @@ def test_layers_that_are_not_reached_are_named() -> None:
     assert plan.made_by["execution"]["not reached"] == ["body.2"]
 
 
-def test_a_plan_of_another_model_is_refused() -> None:
-    model, slim, plan = pruned()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_of_another_model_is_refused(kind: Kind) -> None:
+    model, slim, plan = pruned(kind)
     other: Any = copy.deepcopy(slim)
-    other[0] = striped(nn.Conv2d(3, 6, 3, padding=1), np.roll(_kept(slim), 1, axis=0))
-    with pytest.raises(PlanError, match=r"'0' has .* stripes of .*, and the plan keeps .* others"):
+    make = striped if kind == "stripes" else columned
+    other[0] = make(nn.Conv2d(3, 6, 3, padding=1), np.roll(_kept(slim), 1, axis=0))
+    with pytest.raises(PlanError, match=rf"'0' has .* {kind} of .*, and the plan keeps .* others"):
         fastest(other, plan, X)
-    with pytest.raises(PlanError, match="keeps stripes of '0', the model has a Conv2d there"):
+    with pytest.raises(PlanError, match=f"keeps {kind} of '0', the model has a Conv2d there"):
         fastest(model, plan, X)
-    with pytest.raises(PlanError, match="keeps stripes of '0', the model has no such layer"):
+    with pytest.raises(PlanError, match=f"keeps {kind} of '0', the model has no such layer"):
         fastest(nn.Identity(), plan, X)
-    less = replace(plan, fibres={n: s for n, s in plan.stripes.items() if n != "2.weight"})
-    with pytest.raises(PlanError, match="'2' is a layer of stripes of which the plan knows"):
+    less = replace(plan, fibres={n: s for n, s in plan.fibres.items() if n != "2.weight"})
+    with pytest.raises(PlanError, match=f"'2' is a layer of {kind} of which the plan knows"):
         fastest(slim, less, X)
+
+
+def test_a_layer_of_the_other_kind_is_refused() -> None:
+    _, slim, plan = pruned("columns")
+    other: Any = copy.deepcopy(slim)
+    given = plan.columns["2.weight"]
+    assert len(given.rows) == 6  # so that the masks of both kinds have the same shape
+    other[2] = striped(nn.Conv2d(6, 6, 3, padding=1), given.mask)
+    with pytest.raises(PlanError, match=r"'2' has .* stripes of 54, and the plan keeps"):
+        fastest(other, plan, X)

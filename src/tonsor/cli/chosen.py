@@ -34,6 +34,32 @@ def choices(command: Prune, scores: str | Scores) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def parts_going(items: Iterable[str]) -> float | dict[str, float] | None:
+    """Read which part goes: `0.75` of every layer, `conv2=0.75` of those of a name or pattern."""
+    found: dict[str, float] = {}
+    every: float | None = None
+    for item in items:
+        name, equals, text = item.rpartition("=")
+        try:
+            value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            value = -1.0
+        twice = name in found or (not equals and every is not None)
+        if not 0 <= value < 1 or bool(equals) != bool(name) or twice:
+            message = (
+                "--ratio takes the part that goes by spp, from 0 on and below 1: 0.75 once for "
+                f"every layer, or PATTERN=PART such as conv2=0.75, got '{item}'"
+            )
+            raise SelectionError(message)
+        if equals:
+            found[name] = value
+        else:
+            every = value
+    if not found:
+        return every
+    return found if every is None else {"*": every, **found}
+
+
 def _ratios(items: Iterable[str]) -> dict[str, float | int]:
     """Read `NAME=0.5` and `NAME=24`; a whole number above 1 is a count."""
     found: dict[str, float | int] = {}

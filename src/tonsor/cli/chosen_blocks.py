@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from tonsor.cli.choose_options import Prune
+from tonsor.cli.family import family_of
 from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.blocks.scores import BlockScores
 from tonsor.criteria.blocks.voting import FIVE
@@ -22,7 +23,7 @@ _LEVELS: dict[str, Level] = {"blocks": "block", "branches": "branch"}
 
 def level_of(command: Prune) -> Level:
     """The level of blocks that goes."""
-    return _LEVELS[command.family]
+    return _LEVELS[family_of(command)]
 
 
 def block_scores_named(by: str) -> str | BlockScores:

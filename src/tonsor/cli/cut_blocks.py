@@ -18,7 +18,7 @@ from tonsor.cli.chosen_blocks import (
     looks_at_data,
     removed,
 )
-from tonsor.cli.family import check_unstriped
+from tonsor.cli.family import check_whole
 from tonsor.cli.made import Made, make
 from tonsor.cli.outcome import Outcome, splits_for
 from tonsor.cost.bench import Bench
@@ -41,7 +41,7 @@ def cut_blocks(command: Prune, budget: str | None, bench: Bench) -> Outcome:
         _check_steps(command, budget, remove, each, by)
     splits = splits_for(command, wanted)
     made = make(command.model, command.source, splits)
-    check_unstriped(command, made)
+    check_whole(command, made)
     if each:
         assert splits is not None
         assert isinstance(remove, int)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Made:
     """A model and its inputs; `earlier` is the plan that made it of `original`, if it is slim.
 
-    `restored` says that convolutions which had lost stripes have been given whole kernels again.
+    `restored` says that convolutions which had lost stripes or columns have whole kernels again.
     """
 
     model: nn.Module
@@ -55,6 +55,26 @@ def make(spec: str, source: Source, splits: Splits | None = None) -> Made:
     with step(f"loading {source.weights}"):
         filled, earlier = fill(model, str(source.weights), spec)
     return Made(filled, inputs, earlier, original=None if earlier is None else model)
+
+
+def grown(made: Made) -> tuple[Made, Plan | None]:
+    """Give convolutions that have lost fibres their whole kernels back, zero where they have none.
+
+    What else an earlier plan has removed stays gone. Returned is also the plan that removes just
+    those stripes and columns, for what comes after to leave them out.
+    """
+    earlier, original = made.earlier, made.original
+    if earlier is None or not earlier.fibres:
+        return made, None
+    assert original is not None
+    first = replace(earlier, fibres={})
+    whole = first.apply(original, verify=False)
+    with torch.no_grad():
+        for tensor in (*whole.parameters(), *whole.buffers()):
+            tensor.zero_()
+    after = earlier.relative_to(first)
+    model = after.revert(made.model, whole).train(made.model.training)
+    return replace(made, model=model, earlier=first, restored=True), after
 
 
 def make_anatomy(spec: str, source: Source, splits: Splits | None = None) -> Anatomy:

@@ -12,8 +12,8 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Model, Prune, Score, Sensitivity, Source, Study
+from tonsor.cli.fibre_options import Columns, Stripes
 from tonsor.cli.learn_options import Eval, Finetune, Train
-from tonsor.cli.stripe_options import Stripes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,12 +95,12 @@ class Demo:
 
 
 Command = (
-    Demo | Inspect | Explain | Blocks | Stripes | Score | Sensitivity | Prune | Train | Finetune
-    | Eval | Study | List | Doctor
+    Demo | Inspect | Explain | Blocks | Stripes | Columns | Score | Sensitivity | Prune | Train
+    | Finetune | Eval | Study | List | Doctor
 )  # fmt: skip
 _KINDS = (
-    Demo, Inspect, Explain, Blocks, Stripes, Score, Sensitivity, Prune, Train, Finetune, Eval,
-    Study, List, Doctor,
+    Demo, Inspect, Explain, Blocks, Stripes, Columns, Score, Sensitivity, Prune, Train, Finetune,
+    Eval, Study, List, Doctor,
 )  # fmt: skip
 COMMANDS = {kind.__name__.lower(): kind for kind in _KINDS}
 

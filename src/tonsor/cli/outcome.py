@@ -25,7 +25,7 @@ class Outcome:
     """A slim model, with all that it came from.
 
     `steps` are those of iterative pruning, `test` is how good it is after a training, and `timings`
-    say how long each layer of stripes takes in either execution.
+    say how long each layer of stripes or columns takes in either execution.
     """
 
     made: Made

@@ -11,12 +11,14 @@ from torch import nn
 from tonsor.anatomy import Anatomy
 from tonsor.api import Report, prune
 from tonsor.artifact import save
+from tonsor.cli.check_method import check_method
 from tonsor.cli.choose_options import Prune, Timed
 from tonsor.cli.chosen import choices, scores_named
 from tonsor.cli.chosen_blocks import batches_seen
 from tonsor.cli.cut_blocks import cut_blocks
-from tonsor.cli.cut_stripes import cut_stripes
-from tonsor.cli.family import check_family, check_unstriped, implied
+from tonsor.cli.cut_by_method import cut_by_method
+from tonsor.cli.cut_fibres import cut_fibres
+from tonsor.cli.family import FIBRES, check_at_once, check_family, check_whole, family_of
 from tonsor.cli.made import Made, make
 from tonsor.cli.outcome import Outcome, splits_for
 from tonsor.cli.show import show_json, step
@@ -41,26 +43,34 @@ _INSTEAD = {
     "blocks": ". Or say which blocks go: --remove 4",
     "branches": ". Or say which blocks go: --remove 4",
     "stripes": ". Or say by --threshold which stripes go",
+    "columns": ". Or say by --threshold which columns go",
+    "spp": ". Or say which part goes: --ratio 0.75",
 }
 
 
 def cut(command: Prune) -> int:
     """Carry out the command and return the exit code."""
-    command = implied(command)
     check_family(command)
+    if command.method is None:
+        check_at_once(command)
+    else:
+        check_method(command)
     budget = _budget(command)
     bench = bench_of(command.timed, command.along.device, command.source, WITHIN)
-    if command.family == "channels":
+    family = family_of(command)
+    if command.method is not None:
+        done = cut_by_method(command, budget)
+    elif family == "channels":
         done = _cut_channels(command, budget, bench)
-    elif command.family == "stripes":
-        done = cut_stripes(command, budget)
+    elif family in FIBRES:
+        done = cut_fibres(command, budget)
     else:
         done = cut_blocks(command, budget, bench)
     made, slim = done.made, done.slim
     won: Recovery | None = None
     if command.recover:
         won = _recover(command, made, slim, done.report, done.splits)
-    if command.striping.measure:
+    if command.measure:
         done = run_fastest(bench, done, quiet=command.along.quiet)
     report = done.report
     total = report.plan if made.earlier is None else report.plan.rebase(made.earlier)
@@ -81,13 +91,16 @@ def _budget(command: Prune) -> str | None:
     named = {"macs": command.macs, "params": command.params}
     given = [f"{name}={kept}" for name, kept in named.items() if kept is not None]
     given += [command.budget] if command.budget is not None else []
-    threshold = command.striping.threshold
+    threshold = command.threshold
     other = command.ratio or command.remove or threshold is not None
     if len(given) > 1 or not (given or other):
         message = "say how much to keep, by one of --budget, --macs and --params: --macs 50%"
-        raise SelectionError(message + _INSTEAD.get(command.family, ""))
+        raise SelectionError(message + _INSTEAD.get(_says(command), ""))
     if given and threshold is not None:
         message = f"say either what to keep ({given[0]}) or what goes (--threshold), not both"
+        raise SelectionError(message)
+    if given and command.ratio and command.method == "spp":
+        message = f"say either what to keep ({given[0]}) or what goes (--ratio), not both"
         raise SelectionError(message)
     if given and command.remove:
         message = f"say either what to keep ({given[0]}) or what goes (--remove), not both"
@@ -95,10 +108,14 @@ def _budget(command: Prune) -> str | None:
     return given[0] if given else None
 
 
+def _says(command: Prune) -> str:
+    return "spp" if command.method == "spp" else family_of(command)
+
+
 def _measures(command: Prune) -> bool:
     """Whether latency is told that is not the budget: for channels only if it is asked for."""
-    asked = command.family != "channels" or command.timed != Timed()
-    return asked and command.striping.measure
+    asked = family_of(command) != "channels" or command.timed != Timed()
+    return asked and command.measure
 
 
 def _cut_channels(command: Prune, budget: str | None, bench: Bench) -> Outcome:
@@ -119,7 +136,7 @@ def _cut_channels(command: Prune, budget: str | None, bench: Bench) -> Outcome:
         wanted.append(f"--schedule {command.schedule}")
     splits = splits_for(command, wanted)
     made = make(command.model, command.source, splits)
-    check_unstriped(command, made)
+    check_whole(command, made)
     if schedule.at_once:
         found = _at_once(command, made, splits, budget, scores, bench if measures else None)
         return Outcome(made, splits, *found)
@@ -189,12 +206,12 @@ def _save(command: Prune, slim: nn.Module, total: Plan) -> dict[str, str]:
 
 
 def _advice(command: Prune, made: Made, files: dict[str, str]) -> Iterator[str]:
-    if made.random and command.striping.method is None:  # which trains them from the beginning
+    if made.random and command.method not in ("swp", "lasso"):  # which train from the beginning
         yield "the weights were random; --weights FILE prunes trained ones"
-    if command.family == "stripes" and made.restored:
+    if made.restored:
         yield (
-            "some stripes were gone already; 'before', and what a budget says, are of the model "
-            "with all of them"
+            "some stripes or columns were gone already; 'before', and what a budget says, are of "
+            "the model with all of them"
         )
     if not files:
         yield "nothing was saved; --out slim.tonsor keeps the slim model, --plan the plan"

@@ -14,16 +14,17 @@ from tonsor.anatomy import inspect
 from tonsor.axes.registry import RULES
 from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Prune, Score, Sensitivity, Study
+from tonsor.cli.fibre_options import Columns, Stripes
 from tonsor.cli.learn_options import Eval, Finetune, Train
 from tonsor.cli.made import make_anatomy
 from tonsor.cli.options import Command, Demo, Doctor, Explain, Inspect, List
 from tonsor.cli.show import console, show, show_json, show_table
-from tonsor.cli.stripe_options import Stripes
 from tonsor.cost.conventions import CONVENTIONS
 from tonsor.cost.engines.ready import engines
 from tonsor.criteria.blocks.score import block_criteria
 from tonsor.criteria.registry import CRITERIA
 from tonsor.families.blocks.find import find_blocks
+from tonsor.families.columns.layers import find_columns
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.select.make import plan
 from tonsor.zoo.registry import ZOO
@@ -42,10 +43,10 @@ def run(command: Command) -> int:
             from tonsor.cli.blocks import show_blocks
 
             return show_blocks(command)
-        case Stripes():
-            from tonsor.cli.stripes import show_stripes
+        case Stripes() | Columns():
+            from tonsor.cli.fibres import show_fibres
 
-            return show_stripes(command)
+            return show_fibres(command)
         case Prune():
             from tonsor.cli.prune import cut
 
@@ -99,9 +100,10 @@ def _inspect(command: Inspect) -> int:
         show(f"not counted: {item}")
     if anatomy.graph.calls and (blocks := find_blocks(anatomy)):
         show(f"{len(blocks)} blocks, {len(blocks.removable)} may go; `tonsor blocks` lists them")
-    if (layers := find_stripes(anatomy)).free:
-        many = f"{len(layers.free)} of {len(layers)}"
-        show(f"{many} convolutions may lose stripes; `tonsor stripes` lists them")
+    for layers in (find_stripes(anatomy), find_columns(anatomy)):
+        if layers.free:
+            many, kind = f"{len(layers.free)} of {len(layers)}", layers.kind
+            show(f"{many} convolutions may lose {kind}; `tonsor {kind}` lists them")
     return 0
 
 
@@ -140,9 +142,10 @@ def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
         return ("name", "what it is for"), [(n, about(n).split("\n")[0]) for n in RECIPES]
     if what == "methods":
+        from tonsor.methods.spp import ByChance
         from tonsor.methods.swp import FilterSkeleton, StripeLasso
 
-        methods = (("swp", FilterSkeleton), ("lasso", StripeLasso))
+        methods = (("swp", FilterSkeleton), ("lasso", StripeLasso), ("spp", ByChance))
         return ("name", "what it does"), [(n, _first_line(m)) for n, m in methods]
     if what == "criteria":
         return ("name", "what it measures"), [(c.name, c.summary) for c in CRITERIA.values()]

@@ -59,6 +59,10 @@ def study(command: Study) -> int:
 
             base = replace(base, recipe=base.recipe.but(lr=RATE))
             return _told(command, *swp(command, base, seeds, _whole(base, command.out)))
+        case "spp":
+            from tonsor.cli.study_spp import spp
+
+            return _told(command, *spp(command, base, seeds, _whole(base, command.out)))
 
 
 def _criteria(command: Study, base: Base, seeds: tuple[int, ...]) -> int:

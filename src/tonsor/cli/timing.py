@@ -59,19 +59,19 @@ def bench_of(
 def measured_by(plan: Plan) -> Measured | None:
     """Take from a plan what was measured on the way to it."""
     made = plan.made_by
-    if "ratio" not in made:
+    if "conditions" not in made:  # a ratio alone may be the part that a training took
         return None
     low, high = made["interval"]
     return Measured(made["whole"], made["reached"], made["ratio"], (low, high), made["conditions"])
 
 
 def run_fastest(bench: Bench, done: Outcome, *, quiet: bool) -> Outcome:
-    """Measure how each layer of stripes is run fastest, and have it run like that.
+    """Measure how each layer of stripes or columns runs fastest, and have it run like that.
 
     That is measured in torch, whatever engine the rest is measured in.
     """
     plan, slim = done.report.plan, done.slim
-    if not plan.stripes:
+    if not plan.fibres:
         return done
     from tonsor.select.fibres.execution import fastest
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tonsor.cli.family import FIBRES
 from tonsor.cli.outcome import Outcome
 from tonsor.cli.show import show, show_table
 from tonsor.cli.timing import Measured
 from tonsor.explain import short
 from tonsor.plan_parts import fibres_text
+from tonsor.plans import Plan
 
 if TYPE_CHECKING:
     from tonsor.recover import Recovery
@@ -38,8 +40,13 @@ class Told:
         for line in self._lines():
             show(line)
         if self.done.timings:
-            show_table(("stripes of", "left", "dense ms", "stripes ms", "runs as"), self._layers())
+            columns = ("convolution", "left", "dense ms", "by these, ms", "runs as")
+            show_table(columns, self._layers())
             show(f"({self.done.report.plan.made_by['execution']['conditions']})")
+        if "lost" in report.plan.made_by:
+            show_table(
+                ("by chance", "went", "of", "changes"), _pools(report.plan.made_by), numbers=1
+            )
         for note in self.notes:
             show(f"note: {note}", "yellow")
         for path in self.files.values():
@@ -52,12 +59,14 @@ class Told:
             yield f"{len(gone)} block{'s' * (len(gone) > 1)} went: {', '.join(gone)}"
         elif report.plan.made_by.get("family") == "blocks":
             yield "no block had to go"
-        if report.plan.stripes:
+        family = report.plan.made_by.get("family")
+        if report.plan.fibres:
             yield fibres_text(report.plan.cut().fibres)
-            yield f"those above {report.plan.made_by['threshold']:.4g} stay"
-        elif report.plan.made_by.get("family") == "stripes":
-            yield "no stripe had to go"
-        if cut or report.plan.made_by.get("family") not in ("blocks", "stripes"):
+            if "threshold" in report.plan.made_by:
+                yield f"those above {report.plan.made_by['threshold']:.4g} stay"
+        elif family in FIBRES:
+            yield f"no {family.removesuffix('s')} had to go"
+        if cut or family not in ("blocks", *FIBRES):
             free = len(report.anatomy.prunable)
             yield f"{cut} of {free} free groups were cut, {len(report.anatomy.pinned)} may not be"
         for number, step in enumerate(self.done.steps, 1):
@@ -71,14 +80,15 @@ class Told:
             yield self.won
 
     def _layers(self) -> Iterator[tuple[str, ...]]:
-        """Yield a row for each layer of stripes, with how long it takes where that was measured."""
+        """Yield a row for each layer of fibres, with how long it takes where that was measured."""
         timed = {t.name: t for t in self.done.timings}
-        for weight, stripes in self.done.report.plan.cut().fibres.items():
+        for weight, fibres in self.done.report.plan.cut().fibres.items():
             name = weight.removesuffix(".weight")
             known = timed.get(name)
             ms = ("", "") if known is None else (known.dense_ms, known.fibres_ms)
             said = [m if isinstance(m, str) else f"{m:.3g}" for m in ms]
-            yield name, f"{stripes.left:,} of {stripes.size:,}", *said, stripes.run
+            left = f"{fibres.left:,} of {fibres.size:,} {fibres.kind}"
+            yield name, left, *said, fibres.run
 
     def to_json(self, budget: str | None) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -90,10 +100,9 @@ class Told:
             "params": dict(zip(("before", "after"), report.params, strict=True)),
             "macs": dict(zip(("before", "after"), report.macs, strict=True)),
             "kept": report.plan.counts,
-            "stripes": {
-                n: {"left": s.left, "of": s.size, "run": s.run}
-                for n, s in report.plan.cut().fibres.items()
-            },
+            **{kind: _left(report.plan, kind) for kind in FIBRES},
+            "lost": made.get("lost"),
+            "updates": made.get("updates"),
             "threshold": made.get("threshold"),
             "execution": made.get("execution"),
             "test": None if test is None else asdict(test) | {"accuracy": test.accuracy},
@@ -108,6 +117,20 @@ class Told:
             "notes": list(self.notes),
             "files": self.files,
         }
+
+
+def _left(plan: Plan, kind: str) -> dict[str, Any]:
+    """Return what stays of the fibres of a kind, by the name of the weight."""
+    return {
+        name: {"left": f.left, "of": f.size, "run": f.run}
+        for name, f in plan.cut().fibres.items() if f.kind == kind
+    }  # fmt: skip
+
+
+def _pools(made: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each pool of pieces that went by chance."""
+    for name, (lost, size) in made["lost"].items():
+        yield name, f"{lost:,}", f"{size:,}", str(made["updates"][name])
 
 
 def _predicted(made: Any) -> Iterator[str]:

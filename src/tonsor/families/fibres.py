@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import SelectionError
+from tonsor.families.held import beside_modules
 from tonsor.fibres import Kind
 from tonsor.surgery.fibre_conv import FibreConv
 from tonsor.surgery.fibre_layers import is_conv
@@ -119,12 +120,16 @@ def find_fibres(anatomy: Anatomy, kind: Kind, refused: Callable[[Conv], str]) ->
     `refused` says of a convolution why it may not on account of its shape, if so.
     """
     found: dict[str, FibreLayer] = {}
+    beside = beside_modules(anatomy.model)
     for conv in anatomy.convs:
         if conv.name in found:
             continue
         weight = anatomy.parameters.get(conv.weight)
         shape = (0, 0) if weight is None else tuple(weight.shape)
         reason = _reason(anatomy, conv, kind, refused)
+        holder = beside.get(id(anatomy.model.get_submodule(conv.name)))
+        if holder is not None and not reason:
+            reason = f"the attribute '{holder}' holds it too, where no other layer can come"
         found[conv.name] = FibreLayer(
             kind, conv.name, conv.weight, shape[0], shape[1], conv.kernel, reason
         )

@@ -25,7 +25,7 @@ from tonsor.select.make import plan
 from tonsor.study.base import Base, after_cut, tune
 from tonsor.study.trials import Trial
 
-Kind = Literal["spp", "spp l2", "spp size", "spp no recovery", "columns", "filters"]
+Kind = Literal["spp", "spp l2", "spp size", "spp no recovery", "columns", "filters", "whole"]
 KINDS: tuple[Kind, ...] = ("spp", "spp l2", "spp size", "columns", "filters")
 PLAN = "plan.json"
 
@@ -41,7 +41,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class SppStudy:
     """What is compared, at which speed-ups.
 
-    `extra` are kinds that are tried at the last speed-up only.
+    `extra` are kinds that are tried at the last speed-up only. The whole network is trained on for
+    as long too, as training alone changes it.
     """
 
     base: Base
@@ -56,6 +57,7 @@ class SppStudy:
         for seed in self.seeds:
             found += [self._trial(k, s, seed) for s in self.speedups for k in self.kinds]
             found += [self._trial(k, self.speedups[-1], seed) for k in self.extra]
+            found.append(self._trial("whole", 1, seed))
         return found
 
     def _trial(self, kind: Kind, speedup: float, seed: int) -> Trial:
@@ -71,45 +73,28 @@ class SppStudy:
 
 def spp_trial(study: SppStudy, trial: Trial, folder: Path) -> dict[str, Any]:
     """Prune one network in one way, and judge it."""
+    kind = trial.settings["kind"]
+    if kind in _OPTIONS:
+        return by_chance_trial(study.base, trial, folder, _OPTIONS[kind])
     started = time.perf_counter()
-    base, settings = study.base, trial.settings
-    kind, seed, budget = settings["kind"], settings["seed"], f"spp_speedup={settings['speedup']}x"
+    base, seed = study.base, trial.settings["seed"]
     model = base.model()
     anatomy = base.anatomy(model)
-    more: dict[str, Any] = {}
-    if kind in ("filters", "columns"):
-        decided = _at_once(anatomy, kind, budget, seed)
-        told, slim = after_cut(base, model, decided, seed, folder)
-    else:
-        decided, slim, told, more = _by_chance(study, model, anatomy, budget, trial, folder)
-    save_plan(folder / PLAN, decided)
-    account, amounts = anatomy.cost_without(decided.drops, decided.fibres), decided.amounts
-    return {
-        "macs": [anatomy.cost.macs(), account.macs(amounts)],
-        "params": [anatomy.cost.params(), account.params(amounts)],
-        "speedup": account.total("spp_speedup", amounts, before=anatomy.cost), **more,
-        "answers": told, "held": sum(p.numel() for p in slim.parameters()),
-        "seconds": {"all": time.perf_counter() - started},
-    }  # fmt: skip
+    decided = _at_once(anatomy, kind, _budget(trial), seed)
+    told, slim = after_cut(base, model, decided, seed, folder)
+    return _result(anatomy, decided, slim, told, {}, folder, started)
 
 
-def _at_once(anatomy: Anatomy, kind: str, budget: str, seed: int) -> Plan:
-    if kind == "filters":
-        return plan(anatomy, budget, by="l1", seed=seed, quiet=True)
-    return plan_columns(anatomy, budget, by="l1", rank="per_layer", seed=seed, quiet=True)
-
-
-def _by_chance(
-    study: SppStudy, model: nn.Module, anatomy: Anatomy, budget: str, trial: Trial, folder: Path
-) -> tuple[Plan, nn.Module, dict[str, str], dict[str, Any]]:
-    """Train while columns go; what is cut at the end computes the same."""
-    base, settings = study.base, trial.settings
-    images = len(base.splits(settings["seed"]).train)
-    method = ByChance(
-        model, anatomy, budget=budget, interval=interval_of(base.recipe, images),
-        seed=settings["seed"], **_OPTIONS[settings["kind"]],
-    )  # fmt: skip
-    decided = tune(base, model, settings["seed"], folder, method)
+def by_chance_trial(
+    base: Base, trial: Trial, folder: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train one network while columns go, cut it, which changes nothing, and judge it."""
+    started = time.perf_counter()
+    seed, model = trial.settings["seed"], base.model()
+    anatomy = base.anatomy(model)
+    chosen = {"interval": interval_of(base.recipe, len(base.splits(seed).train)), **options}
+    method = ByChance(model, anatomy, budget=_budget(trial), seed=seed, **chosen)
+    decided = tune(base, model, seed, folder, method)
     assert decided is not None
     slim = decided.apply(model, verify=False)
     proof = decided.prove(model, slim)
@@ -121,4 +106,29 @@ def _by_chance(
         "updates": decided.made_by["updates"], "lost": decided.made_by["lost"],
         "notes": list(decided.made_by.get("notes", ())),
     }  # fmt: skip
-    return decided, slim, told, more
+    return _result(anatomy, decided, slim, told, more, folder, started)
+
+
+def _result(
+    anatomy: Anatomy, decided: Plan, slim: nn.Module, told: Mapping[str, str],
+    more: Mapping[str, Any], folder: Path, started: float,
+) -> dict[str, Any]:  # fmt: skip
+    save_plan(folder / PLAN, decided)
+    account, amounts = anatomy.cost_without(decided.drops, decided.fibres), decided.amounts
+    return {
+        "macs": [anatomy.cost.macs(), account.macs(amounts)],
+        "params": [anatomy.cost.params(), account.params(amounts)],
+        "speedup": account.total("spp_speedup", amounts, before=anatomy.cost), **more,
+        "answers": told, "held": sum(p.numel() for p in slim.parameters()),
+        "seconds": {"all": time.perf_counter() - started},
+    }  # fmt: skip
+
+
+def _budget(trial: Trial) -> str:
+    return f"spp_speedup={trial.settings['speedup']}x"
+
+
+def _at_once(anatomy: Anatomy, kind: str, budget: str, seed: int) -> Plan:
+    if kind in ("filters", "whole"):
+        return plan(anatomy, budget, by="l1", seed=seed, quiet=True)
+    return plan_columns(anatomy, budget, by="l1", rank="per_layer", seed=seed, quiet=True)

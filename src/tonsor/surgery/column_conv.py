@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from tonsor.fibres import Execution, FibreMask, Kind, Run
-from tonsor.surgery.fibre_conv import FibreConv, holding
-from tonsor.surgery.products import multiplied, sliced
+from tonsor.surgery.fibre_conv import FibreConv, holding, watched
+from tonsor.surgery.products import multiplied, padded, sliced, starts_of
+from tonsor.surgery.shifts import out_sizes
 
 _WIDE, _FEW = 64, 0.4  # from so many filters on, and up to this share, columns are likely faster
 
@@ -25,6 +26,10 @@ class ColumnConv(FibreConv):
     kind: ClassVar[Kind] = "columns"
     taps: Tensor
 
+    def _say_where(self, device: torch.device) -> None:
+        super()._say_where(device)
+        self._starts = _Starts()
+
     def _picks(self, positions: Tensor, rows: Tensor) -> dict[str, Tensor]:
         places = np.unravel_index(positions.numpy(), self.kernel_size)
         return {"taps": torch.stack([rows, *(torch.from_numpy(p.copy()) for p in places)])}
@@ -34,10 +39,43 @@ class ColumnConv(FibreConv):
         return "columns" if wide and len(self.weight) <= _FEW * self.kept.numel() else "dense"
 
     def _run(self, x: Tensor, pads: Sequence[tuple[int, int]], *, whole: bool) -> Tensor:
-        geometry = (self.kernel_size, self.stride, self.dilation, pads)
+        sizes = out_sizes(x.shape[2:], self.kernel_size, self.stride, self.dilation, pads)
+        x = padded(x, pads)
         if whole:
-            return sliced(x, self.weight, self.bias, self.taps, self.counts, *geometry)
-        return multiplied(x, self.weight, self.bias, self.taps, *geometry)
+            return sliced(
+                x, self.weight, self.bias, self.taps[0], self.counts, self.kernel_size, sizes,
+                self.stride, self.dilation,
+            )  # fmt: skip
+        starts = self._starts.of(self.taps, x.shape[2:], self.dilation)
+        return multiplied(x, self.weight, self.bias, starts, sizes, self.stride)
+
+
+class _Starts:
+    """Where columns start to read, for as long as inputs are of the same size.
+
+    It is no part of the layer: copies and files of that start without.
+    """
+
+    __slots__ = ("_about", "_found")
+
+    def __init__(self) -> None:
+        self._about: tuple[Tensor, Sequence[int]] | None = None
+        self._found: Tensor | None = None
+
+    def of(self, taps: Tensor, sizes: Sequence[int], dilation: Sequence[int]) -> Tensor:
+        """Return what is known of these taps, or find it out."""
+        if self._about is not None and self._found is not None:
+            known, at = self._about
+            if known is taps and at == sizes:
+                return self._found
+        found = starts_of(taps, sizes, dilation)
+        # What was made in inference mode would be refused where there are gradients.
+        if not (watched() or found.is_inference()):
+            self._about, self._found = (taps, tuple(sizes)), found
+        return found
+
+    def __reduce__(self) -> tuple[type[_Starts], tuple[()]]:
+        return _Starts, ()
 
 
 class ColumnConv1d(ColumnConv):

@@ -142,12 +142,13 @@ class FibreConv(nn.Module):
         """
         last = self.rank == 2 and not x.is_contiguous()
         weight = self.weight
-        if self.training or torch.is_grad_enabled() or _watched() or not _plain(weight):
+        if self.training or torch.is_grad_enabled() or watched() or not _plain(weight):
             filled = self.dense_weight()
             return filled if last else filled.contiguous()
         known = self._filled.of(weight, last)
         if known is None:
-            known = self.dense_weight() if last else self.dense_weight().contiguous()
+            laid = torch.channels_last if last else torch.contiguous_format
+            known = self.dense_weight().contiguous(memory_format=laid)
             self._filled.keep(weight, last, known)
         return known
 
@@ -320,7 +321,7 @@ def as_conv(layer: FibreConv) -> nn.Module:
     return conv.train(layer.training)
 
 
-def _watched() -> bool:
+def watched() -> bool:
     """Whether somebody looks at every operator, to whom a weight made before would be unknown."""
     return taken_down() or _CORE._len_torch_dispatch_stack() > 0
 

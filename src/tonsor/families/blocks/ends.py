@@ -8,6 +8,11 @@ from tonsor.graph.spots import Spots
 from tonsor.types import Op, Ref
 
 _NORMS = ("batch_norm", "native_batch_norm", "instance_norm", "group_norm")
+# What is zero stays zero in these.
+_PASSES = (
+    "dropout", "feature_dropout", "view", "_unsafe_view", "reshape", "flatten", "unflatten",
+    "transpose", "permute", "contiguous", "clone", "squeeze", "unsqueeze", "to", "_to_copy",
+)  # fmt: skip
 _SUMS = ("linear", "addmm", "conv1d", "conv2d", "conv3d", "convolution")
 
 
@@ -48,4 +53,10 @@ def made_by(anatomy: Anatomy, value: int, operators: tuple[str, ...]) -> tuple[s
 
 
 def _maker(anatomy: Anatomy, value: int) -> Op | None:
-    return next((op for op in reversed(anatomy.graph.ops) if value in op.outputs), None)
+    """Return what has made a value, or that which it only shows in another form."""
+    for op in reversed(anatomy.graph.ops):
+        if value in op.outputs:
+            if op.name.removeprefix("aten.") not in _PASSES:
+                return op
+            value = next(op.inputs)  # which may be the very same value
+    return None

@@ -7,7 +7,6 @@ from typing import get_args
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import BudgetError, SelectionError
-from tonsor.methods.earlier import Earlier
 from tonsor.methods.spp.block_pools import BlockPools
 from tonsor.methods.spp.channel_pools import ChannelPools
 from tonsor.methods.spp.drawn import GradMode, Held, held_already
@@ -32,11 +31,6 @@ def pools_of(
 def held_of(pools: Pools) -> list[Held]:
     """Return what is masked, each once, in the order in which that began."""
     return list({id(h): h for some in pools.held.values() for h in some}.values())
-
-
-def earlier_of(pools: Pools) -> Earlier | None:
-    """Return what holds at zero what an earlier plan of fibres removes."""
-    return Earlier(pools.frame) if isinstance(pools, FibrePools) else None
 
 
 def budget_of(

@@ -14,7 +14,8 @@ from tonsor.errors import SelectionError
 from tonsor.families.blocks.block import Block, Blocks
 from tonsor.families.blocks.ends import ends_of
 from tonsor.families.blocks.find import find_blocks
-from tonsor.methods.spp.drawn import GradMode, Held
+from tonsor.methods.earlier import Earlier
+from tonsor.methods.spp.drawn import GradMode, Held, hold
 from tonsor.plans import Plan
 from tonsor.select.block_plan import kept_blocks
 from tonsor.select.drop import drop_plan, with_numbers_that_hold
@@ -35,26 +36,22 @@ class BlockPools:
         if after is not None:
             after.check(anatomy.model)
             stay |= {d.name for d in after.drops}
-        ends = {b.name: ends_of(anatomy, b) for b in self._every.removable if b.name not in stay}
-        self.blocks: tuple[Block, ...] = tuple(b for b in self._every.removable if ends.get(b.name))
+        ends = {b.name: ends_of(anatomy, b) for b in self._every.removable}
+        self.blocks: tuple[Block, ...] = tuple(
+            b for b in self._every.removable if ends[b.name] and b.name not in stay
+        )
         if not self.blocks:
             message = (
                 "no block of this model may go by chance: none may go at all, or it is not known "
                 "what makes its branch zero (a norm, a linear layer or a convolution at its end)"
             )
             raise SelectionError(message)
-        self._ends = {b.name: ends[b.name] for b in self.blocks}
         self.there: Mapping[str, Tensor] = {_NAME: torch.ones(len(self.blocks), dtype=torch.bool)}
         self.scores()
-        self._held: dict[str, list[Held]] = {}
-        for block in self.blocks:
-            for name in self._ends[block.name]:
-                owner, _, last = name.rpartition(".")
-                held = Held(anatomy.model.get_submodule(owner), last, mode)
-                self._held.setdefault(block.name, []).append(held)
-        self.held: Mapping[str, tuple[Held, ...]] = {
-            _NAME: tuple(h for some in self._held.values() for h in some)
-        }
+        self.earlier = Earlier(anatomy, after, ends)
+        held = hold(anatomy, [n for b in self.blocks for n in ends[b.name]], mode)
+        self._held = {b.name: [held[n] for n in ends[b.name]] for b in self.blocks}
+        self.held: Mapping[str, tuple[Held, ...]] = {_NAME: tuple(held.values())}
 
     def scores(self) -> list[Tensor]:
         """Score the blocks."""

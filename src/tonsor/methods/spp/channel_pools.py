@@ -12,8 +12,9 @@ from tonsor._version import __version__
 from tonsor.anatomy import Anatomy
 from tonsor.criteria.score import score
 from tonsor.errors import SelectionError
-from tonsor.families.channels import Part, parts, vectors
-from tonsor.methods.spp.drawn import GradMode, Held
+from tonsor.families.channels import Part, parts, vectors, views
+from tonsor.methods.earlier import Earlier
+from tonsor.methods.spp.drawn import GradMode, Held, hold
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.earlier import left_by, ties_of
@@ -27,9 +28,10 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 class ChannelPools:
     """The channels of each group that may be cut alone.
 
-    A channel is masked where it is read, and in the scale and shift of its norm; in what makes it
-    only where there is no norm, whose statistics the mask would otherwise change. Groups over which
-    a layer norm or softmax runs are left out, for masking and cutting are not the same there.
+    A channel is masked where layers sum over it, and in the scale and shift of the last norm before
+    that; in what makes it only where there is no norm, whose statistics the mask would otherwise
+    change. Groups over which a layer norm or softmax runs are left out, for masking and cutting are
+    not the same there.
     """
 
     def __init__(
@@ -56,13 +58,12 @@ class ChannelPools:
             for g in self.groups
         }  # fmt: skip
         self._places = {g.name: list(_masked(anatomy, g)) for g in self.groups}
-        held: dict[str, Held] = {}
-        for part in (p for places in self._places.values() for p in places):
-            name = part.member.tensor
-            if name not in held:
-                owner, _, last = name.rpartition(".")
-                held[name] = Held(anatomy.model.get_submodule(owner), last, mode)
-        self._held = held
+        self.earlier = Earlier(anatomy, after, {})
+        self._held = held = hold(
+            anatomy,
+            dict.fromkeys(p.member.tensor for places in self._places.values() for p in places),
+            mode,
+        )
         self.held: Mapping[str, tuple[Held, ...]] = {
             g: tuple({p.member.tensor: held[p.member.tensor] for p in places}.values())
             for g, places in self._places.items()
@@ -120,29 +121,65 @@ class ChannelPools:
         )
 
     def _masks(self, stays: Sequence[Tensor]) -> dict[str, Tensor]:
-        found = {
-            name: torch.ones(held.weight.shape, dtype=torch.bool)
-            for name, held in self._held.items()
-        }
+        """Return for each parameter a mask that can be broadcast: a vector for each dimension."""
+        found: dict[str, dict[int, Tensor]] = {name: {} for name in self._held}
         for group, stay in zip(self.groups, stays, strict=True):
-            gone = (~stay).nonzero().flatten()
-            for part in self._places[group.name] if len(gone) else ():
-                part.of(found[part.member.tensor]).index_fill_(0, gone, False)
-        return found
+            factor = stay.double()
+            for part in self._places[group.name]:
+                dim, tensor = part.member.dim, part.member.tensor
+                size = self._held[tensor].weight.shape[dim]
+                along = found[tensor].setdefault(dim, torch.ones(size, dtype=torch.float64))
+                view = list(views(along, part.member.axis, group.name))[part.place]
+                view.mul_(factor.view(-1, *(1,) * (view.dim() - 1)))
+        return {name: self._spread(name, along) for name, along in found.items()}
+
+    def _spread(self, name: str, along: Mapping[int, Tensor]) -> Tensor:
+        mask, rank = torch.ones((), dtype=torch.float64), self._held[name].weight.dim()
+        for dim, vector in along.items():
+            mask = mask * vector.view(*(-1 if d == dim else 1 for d in range(rank)))
+        return mask
 
 
 def _masked(anatomy: Anatomy, group: Group) -> Iterator[Part]:
-    """Yield the places of parameters in which a channel is masked."""
+    """Yield the places of parameters in which a channel is masked.
+
+    A norm must not see the mask, so that what comes before the last one stays as it is.
+    """
     weights = list(parts(anatomy, group))
     flat = [p for p in vectors(anatomy, group) if p not in weights]
-    scales = [p for p in flat if isinstance(_owner(anatomy, p), _NORMS)]
-    yield from (p for p in weights if not p.made)
-    if scales:
-        yield from scales
-    else:
-        yield from (p for p in weights if p.made)
-        yield from flat
+    readers = [p for p in weights if not p.made]
+    passing = [p for p in readers if _passes(anatomy, p)]
+    members = [m.tensor for m in group.members]
+    norms = [i for t in members if isinstance(_owner(anatomy, t), _NORMS) for i in _ops(anatomy, t)]
+    on_the_way = [i for p in passing for i in _ops(anatomy, p.member.tensor)]
+
+    def seen(first: int) -> bool:
+        """Whether a norm sees what an operator returns, by way of a layer that passes it on."""
+        return any(first < way < norm for way in on_the_way for norm in norms)
+
+    found = [p for p in readers if p not in passing]
+    for part in passing:
+        if not any(n > min(_ops(anatomy, part.member.tensor)) for n in norms):
+            found.append(part)
+    if norms:
+        scales = [p for p in flat if isinstance(_owner(anatomy, p.member.tensor), _NORMS)]
+        found += [p for p in scales if not seen(min(_ops(anatomy, p.member.tensor)))]
+    if not norms or not found:
+        found += [p for p in weights if p.made] + flat
+    yield from found
 
 
-def _owner(anatomy: Anatomy, part: Part) -> nn.Module:
-    return anatomy.model.get_submodule(part.member.tensor.rpartition(".")[0])
+def _passes(anatomy: Anatomy, part: Part) -> bool:
+    """Whether a layer passes channels on one by one, as a depthwise convolution does."""
+    name = anatomy.graph.name_of[anatomy.graph.tensors[part.member.tensor]]
+    return any(u.shows(anatomy.solution, part.group) for u in anatomy.uses.get(name, ()))
+
+
+def _ops(anatomy: Anatomy, tensor: str) -> list[int]:
+    """Return where a parameter or buffer is read."""
+    value = anatomy.graph.tensors[tensor]
+    return [op.index for op in anatomy.graph.ops if value in op.inputs]
+
+
+def _owner(anatomy: Anatomy, tensor: str) -> nn.Module:
+    return anatomy.model.get_submodule(tensor.rpartition(".")[0])

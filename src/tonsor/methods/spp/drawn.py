@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tonsor.anatomy import Anatomy
+from tonsor.errors import TrainError
 from tonsor.methods.parametrized import merge
 
 GradMode = Literal["masked", "caffe"]
+Place = tuple[nn.Module, str]
+_MOMENTA = ("momentum_buffer", "exp_avg")
 
 
 class DrawnMask(nn.Module):
@@ -27,34 +32,49 @@ class DrawnMask(nn.Module):
     (True, False)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, restored: bool = False) -> None:
         super().__init__()
         self.drawn = self.kept = torch.ones(())
         self.sampled = self.through = False
+        self.restored = restored
         self.seen: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Mask."""
         mask = self.drawn if self.training or self.sampled else self.kept
         out = weight * mask.to(weight)
-        if self.through and torch.is_grad_enabled():
-            out = weight + (out - weight).detach()
-        self.seen = out if self.training and torch.is_grad_enabled() else None
+        if self.restored:
+            learns = torch.is_grad_enabled()
+            if self.through and learns:
+                out = weight + (out - weight).detach()
+            self.seen = out if self.training and learns else None
         return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is of one forward pass, which can't be copied."""
+        return {**self.__dict__, "seen": None}
 
 
 class Held:
-    """A parameter of a module that is masked until it is let go."""
+    """A parameter of a module that is masked until it is let go.
 
-    def __init__(self, module: nn.Module, name: str, mode: GradMode = "masked") -> None:
-        self.module, self.name, self.mode = module, name, mode
-        self._order = list(module._parameters)
-        self.mask = DrawnMask()
+    `also` are the other places that have the same parameter.
+    """
+
+    def __init__(
+        self, module: nn.Module, name: str, mode: GradMode = "masked", also: Sequence[Place] = ()
+    ) -> None:
+        self.module, self.name = module, name
+        self.mask = DrawnMask(restored=mode == "caffe")
         self.weight: nn.Parameter = getattr(module, name)
-        parametrize.register_parametrization(module, name, self.mask)
-        self._hook: Any = None
-        if mode == "caffe":
-            self._hook = module.register_forward_hook(self._restore)
+        self._places: list[tuple[nn.Module, str, list[str]]] = []
+        self._hooks: list[Any] = []
+        for owner, own in ((module, name), *also):
+            order = list(owner._parameters)
+            parametrize.register_parametrization(owner, own, self.mask)
+            self._places.append((owner, own, order))
+            if mode == "caffe":
+                self._hooks.append(owner.register_forward_hook(self._restore))
 
     def show_(self, drawn: Tensor, kept: Tensor | None = None) -> None:
         """Mask by something else from now on; masks are of a shape that can be broadcast."""
@@ -64,18 +84,71 @@ class Held:
 
     def let_go(self) -> None:
         """Set to zero what is gone, and take the mask off."""
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         self.mask.drawn = self.mask.kept
-        self.mask.through, self.mask.seen = False, None
-        merge(self.module, self.name, self._order)
+        self.mask.restored, self.mask.seen = False, None
+        for owner, own, order in reversed(self._places):
+            merge(owner, own, order)
 
     def _restore(self, module: nn.Module, args: Any, out: Any) -> None:
-        """Write the whole weight to where the masked one was, which goes backward then."""
+        """Write all that is not gone to where the masked weight was, which goes backward then."""
         seen = self.mask.seen
-        if seen is not None:
-            seen.data.copy_(self.weight.data)
-            self.mask.seen = None
+        if seen is None:
+            return
+        if torch.is_autocast_enabled(seen.device.type):
+            message = (
+                "gradient='caffe' does not work under autocast, which computes with a copy of the "
+                "weight; train in float32, or choose gradient='masked'"
+            )
+            raise TrainError(message)
+        torch.mul(self.weight.data, self.mask.kept.to(seen), out=seen.data)
+        self.mask.seen = None
+
+
+def hold(anatomy: Anatomy, names: Iterable[str], mode: GradMode) -> dict[str, Held]:
+    """Begin to mask parameters, wherever the model has them: all of them, or none."""
+    places: dict[int, list[Place]] = {}
+    for module in anatomy.model.modules():
+        for own, parameter in module._parameters.items():
+            places.setdefault(id(parameter), []).append((module, own))
+    held: dict[int, Held] = {}
+    found: dict[str, Held] = {}
+    try:
+        for name in names:
+            parameter = anatomy.parameters[name]
+            if id(parameter) not in held:
+                (owner, own), *also = places[id(parameter)]
+                held[id(parameter)] = Held(owner, own, mode, also)
+            found[name] = held[id(parameter)]
+    except BaseException:
+        let_go(held.values())
+        raise
+    return found
+
+
+def let_go(held: Iterable[Held]) -> None:
+    """Let parameters go, in the order in which each module is found as it was left."""
+    for one in reversed(list(held)):
+        one.let_go()
+
+
+def draw_elements_(held: Iterable[Held], generator: torch.Generator) -> None:
+    """Draw for each weight by itself; what is shown by now is the probability that it stays."""
+    for one in held:
+        stays = one.mask.drawn.cpu().expand(one.weight.shape)
+        one.show_(torch.rand(stays.shape, generator=generator) < stays)
+
+
+def momenta(
+    optimizer: torch.optim.Optimizer, held: Iterable[Held]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what an optimizer moves masked parameters by, each with its mask."""
+    for one in held:
+        state: dict[str, Any] = optimizer.state.get(one.weight) or {}
+        for key in _MOMENTA:
+            if isinstance(buffer := state.get(key), Tensor):
+                yield buffer, one.mask.drawn.to(buffer)
 
 
 def held_already(model: nn.Module) -> str | None:

@@ -14,8 +14,9 @@ from tonsor.families.columns.layers import find_columns
 from tonsor.families.fibres import FibreLayers, no_layer_free
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.fibres import FibreMask, Kind
+from tonsor.methods.earlier import Earlier
 from tonsor.methods.silence import silenced
-from tonsor.methods.spp.drawn import GradMode, Held
+from tonsor.methods.spp.drawn import GradMode, Held, hold
 from tonsor.plans import Plan
 from tonsor.select.fibres.frame import Frame
 from tonsor.select.fibres.make import keeping
@@ -38,14 +39,15 @@ class FibrePools:
         start = self.frame.start
         every = self.frame.layers
         self.layers = FibreLayers(kind, tuple(x for x in every.free if x.name in start))
+        if not self.layers:
+            raise no_layer_free(every)
         self.there: Mapping[str, Tensor] = {
             x.name: torch.from_numpy(start[x.name].reshape(-1).copy()) for x in self.layers
         }
         self.scores()  # which refuses what can't score fibres
-        self.held: Mapping[str, tuple[Held, ...]] = {
-            x.name: (Held(anatomy.model.get_submodule(x.name), "weight", mode),)
-            for x in self.layers
-        }
+        self.earlier = Earlier.of(self.frame)
+        held = hold(anatomy, [x.weight for x in self.layers], mode)
+        self.held: Mapping[str, tuple[Held, ...]] = {x.name: (held[x.weight],) for x in self.layers}
 
     def scores(self) -> list[Tensor]:
         """Score the fibres of all layers."""
@@ -62,7 +64,7 @@ class FibrePools:
 
     def silence(self, kept: Sequence[Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
         """Return what scales and shifts dead filters."""
-        return silenced(self.frame, self._masks(kept))
+        return silenced(self.frame, self._masks(kept), self.earlier.drops)
 
     def amount(self, kept: Sequence[Tensor], target: str) -> float:
         """Return the cost of what is left, with what follows."""

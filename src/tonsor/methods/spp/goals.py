@@ -29,8 +29,19 @@ def ratios_of(pools: Pools, ratio: float | Mapping[str, float]) -> dict[str, flo
     return found
 
 
-def ratio_for(pools: Pools, budget: Budget) -> float:
-    """Return the lowest ratio, the same for all pools, with which a budget is met for certain."""
+def ratios_for(pools: Pools, budget: Budget) -> dict[str, float]:
+    """Return the lowest ratio, the same for all pools, with which a budget is met for certain.
+
+    Where a pool is so small that nothing would be left of it, one piece stays.
+    """
+    ratio, found = _ratio_for(pools, budget), dict[str, float]()
+    for name, there in pools.there.items():
+        pieces = int(there.sum())
+        found[name] = min(ratio, (pieces - 1) / pieces) if pieces else 0.0
+    return found
+
+
+def _ratio_for(pools: Pools, budget: Budget) -> float:
     limit = limit_of(pools, budget)
     # Of each pool a piece stays, so that the ratio ends where the smallest pools are down to one.
     low, high = 0, _STEPS - 1

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from tonsor.methods.earlier import Earlier
 from tonsor.methods.spp.drawn import Held
 from tonsor.plans import Plan
 
@@ -23,13 +24,18 @@ class Pools(Protocol):
     """By the name of each pool: which pieces there are to begin with."""
     held: Mapping[str, tuple[Held, ...]]
     """By the name of each pool: the parameters that are masked."""
+    earlier: Earlier
+    """What an earlier plan removes, which stays at zero."""
 
     def scores(self) -> list[Tensor]:
         """Score all pieces by the weights as they are now; the lowest matter least."""
         ...
 
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
-        """Mask by what was drawn, and outside of training by what is not gone."""
+        """Mask by what was drawn, and outside of training by what is not gone.
+
+        Instead of True and False these may be probabilities.
+        """
         ...
 
     def silence(self, kept: Sequence[Tensor]) -> list[tuple[nn.Parameter, Tensor]]:

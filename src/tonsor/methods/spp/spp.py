@@ -12,20 +12,13 @@ from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import TrainError
-from tonsor.methods.checks import check_about, check_live, check_same
+from tonsor.methods.checks import check_about, check_live, check_maskable, check_same
 from tonsor.methods.earlier import digest
 from tonsor.methods.silence import multiply_
-from tonsor.methods.spp.begin import (
-    budget_of,
-    check_options,
-    check_train,
-    earlier_of,
-    held_of,
-    pools_of,
-)
+from tonsor.methods.spp.begin import budget_of, check_options, check_train, held_of, pools_of
 from tonsor.methods.spp.chances import Alpha, Chances, Scoring
-from tonsor.methods.spp.drawn import GradMode, Held
-from tonsor.methods.spp.goals import as_cost, limit_of, ratio_for, ratios_of
+from tonsor.methods.spp.drawn import GradMode, draw_elements_, let_go, momenta
+from tonsor.methods.spp.goals import as_cost, limit_of, ratios_for, ratios_of
 from tonsor.methods.spp.increment import Increment, Shape
 from tonsor.methods.spp.pools import Family
 from tonsor.plans import Plan
@@ -33,7 +26,8 @@ from tonsor.select.budget import Budget
 from tonsor.select.names import Named
 from tonsor.train.method import Method
 
-_MOMENTA = ("momentum_buffer", "exp_avg")
+
+_NEAR = 0.995  # of a budget; what is further below is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +77,8 @@ class ByChance(Method):
 
     `elementwise` draws for each weight of a piece. `gradient="caffe"` is what the authors' code
     does: a gradient goes to the input of a layer through its whole weight, and to the weight whole
-    until the layer has lost something for good; not under autocast. Masked pieces get no gradient
-    otherwise, and no momentum if `attach` has shown the optimizer; decay they all get.
+    until the layer has lost something for good; there is no autocast with it. Masked pieces get no
+    gradient otherwise, and no momentum if `attach` has shown the optimizer; decay they all get.
     """
 
     def __init__(
@@ -112,8 +106,9 @@ class ByChance(Method):
         after: Plan | None = None,
     ) -> None:
         check_same(model, anatomy)
-        check_live(anatomy)
         check_options(anatomy, family, interval, gradient)
+        check_live(anatomy)
+        check_maskable(anatomy.model)
         self.budget = budget_of(ratio, budget)
         increment = Increment(most=most, centre=centre, shape=shape, recovery=recovery)
         self.family, self.interval, self.elementwise = family, interval, elementwise
@@ -121,13 +116,12 @@ class ByChance(Method):
         self.pools = pools_of(anatomy, family, by, keep, after, gradient)
         self._held = held_of(self.pools)
         try:
-            ratios = ratios_of(self.pools, self._ratio(ratio))
+            ratios = self._ratios(ratio)
             self.chances = Chances(
                 ratios, self.pools.there, increment=increment, alpha=alpha, scores=scores,
                 history=history, guard=guard, seed=seed,
             )  # fmt: skip
             check_train(self._held)
-            self._earlier = earlier_of(self.pools)
         except BaseException:
             self._let_go()
             raise
@@ -135,7 +129,7 @@ class ByChance(Method):
             "method": "spp", "by": by, "interval": interval, "most": most, "centre": centre,
             "shape": shape, "scores": scores, "alpha": alpha, "history": history,
             "recovery": recovery, "elementwise": elementwise, "gradient": gradient, "seed": seed,
-            "ratio": ratio if ratio is None or isinstance(ratio, float) else dict(ratios),
+            "ratio": dict(ratios) if isinstance(ratio, Mapping) else ratio,
         }  # fmt: skip
         self._about = {k: str(v) for k, v in self._made.items()} | {
             "family": family, "guard": str(guard), "budget": str(self.budget),
@@ -145,17 +139,17 @@ class ByChance(Method):
         self._silent: list[tuple[nn.Parameter, Tensor]] = []
         self._optimizer: torch.optim.Optimizer | None = None
         self._elements = torch.Generator().manual_seed(seed + 1)
-        self._over = self._finished = False
+        self._over = self._finished = self._new = False
         self._notes: list[str] = []
         self._drawn: list[Tensor] = []
         self._settle()
         self._draw()
 
-    def _ratio(self, ratio: float | Mapping[str, float] | None) -> float | Mapping[str, float]:
+    def _ratios(self, ratio: float | Mapping[str, float] | None) -> dict[str, float]:
         if ratio is not None:
-            return ratio
+            return ratios_of(self.pools, ratio)
         assert self.budget is not None
-        return ratio_for(self.pools, self.budget)
+        return ratios_for(self.pools, self.budget)
 
     # ------------------------------------------------------------ while training
 
@@ -173,10 +167,9 @@ class ByChance(Method):
         """Take momentum from what is masked, and the gradients of what is silent."""
         self._check_open()
         if self._optimizer is not None:
-            multiply_(list(_momenta(self._optimizer, self._held)))
+            multiply_(list(momenta(self._optimizer, self._held)))
         multiply_([(t.grad, m.to(t.grad)) for t, m in self._silent if t.grad is not None])
-        if self._earlier is not None:
-            self._earlier.zero_gradients_()
+        self.pools.earlier.zero_gradients_()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -231,38 +224,33 @@ class ByChance(Method):
 
     def _settle(self) -> None:
         """Take what is gone for what is to be."""
-        self._kept = self.chances.kept()
+        self._kept, self._new = self.chances.kept(), True
         self._silent = self.pools.silence(self._kept)
         if self._gradient == "caffe":
-            lost = {pool.name: pool.lost for pool in self.chances.pools}
-            for name, some in self.pools.held.items():
-                for held in some:
-                    held.mask.through = not lost[name]
+            lost = {pool.name for pool in self.chances.pools if pool.lost}
+            begun = {id(h) for name in lost for h in self.pools.held[name]}
+            for held in self._held:
+                held.mask.through = id(held) not in begun
 
     def _draw(self) -> None:
         """Draw and show what is masked at the next step."""
         if self._over and self._drawn:
             return  # as it was shown already
         self._drawn = self.chances.draw()
-        self.pools.show_(self._drawn, self._kept)
-        self._over = self.chances.over
-        if self.elementwise and not self._over:
-            self._draw_elements()
+        self.pools.show_(self._drawn, self._kept if self._new else None)
+        self._over, self._new = self.chances.over, False
+        self._draw_elements()
 
     def _draw_elements(self) -> None:
-        """Draw anew for each weight of a piece, with the probability of the piece."""
-        stays = [1 - pool.chance for pool in self.chances.pools]
-        self.pools.show_(stays)
-        for held in self._held:
-            probability = held.mask.drawn.cpu().expand(held.weight.shape)
-            drawn = torch.rand(probability.shape, generator=self._elements) < probability
-            held.show_(drawn)
+        """If it is asked for, draw for each weight of a piece with the chance of the piece."""
+        if self.elementwise and not self.over:
+            self.pools.show_([1 - pool.chance for pool in self.chances.pools])
+            draw_elements_(self._held, self._elements)
 
     @torch.no_grad()
     def _zero(self) -> None:
         multiply_([(t, m.to(t)) for t, m in self._silent])
-        if self._earlier is not None:
-            self._earlier.zero_()
+        self.pools.earlier.zero_()
 
     @contextmanager
     def sampled(self) -> Iterator[None]:
@@ -270,20 +258,20 @@ class ByChance(Method):
 
         Each entry draws once, from the same chance, which training does not notice.
         """
-        state = self.chances.state_dict()["generator"]
-        before = self._drawn
-        self._drawn = self.chances.draw()
-        self.pools.show_(self._drawn)
+        self._check_open()
+        chance, elements = self.chances.state_dict()["generator"], self._elements.get_state()
+        before = [held.mask.drawn for held in self._held]
+        self.pools.show_(self.chances.draw())
+        self._draw_elements()
         for held in self._held:
             held.mask.sampled = True
         try:
             yield
         finally:
-            self.chances.rewind(state)
-            self._drawn = before
-            self.pools.show_(before)
-            for held in self._held:
-                held.mask.sampled = False
+            self.chances.rewind(chance)
+            self._elements.set_state(elements)
+            for held, drawn in zip(self._held, before, strict=True):
+                held.mask.drawn, held.mask.sampled = drawn, False
 
     # ------------------------------------------------------------ the end
 
@@ -316,11 +304,13 @@ class ByChance(Method):
     def _finish_early(self) -> None:
         scores = self.pools.scores()
         before = self.chances.kept()
-        lost = sum(self.chances.finish_now(scores).values())
+        open_ones = [pool for pool in self.chances.pools if not pool.ended]
+        self.chances.finish_now(scores)
         if self.budget is not None and self._met(self.chances.kept()):
             self._stop(before, scores)
-        for pool in self.chances.pools:
+        for pool in open_ones:
             pool.ended = "stopped"
+        lost = sum(int((b & ~n).sum()) for b, n in zip(before, self.chances.kept(), strict=True))
         self._notes.append(
             f"training ended before the pruning did; {lost} pieces more went at once"
         )
@@ -331,6 +321,10 @@ class ByChance(Method):
         reached, met = self.pools.amount(kept, target), self._met(kept)
         if not met:
             self._notes.append(f"{self.budget} is missed: {target} is {reached:.6g}")
+        elif as_cost(reached, self.budget) < _NEAR * limit_of(self.pools, self.budget):
+            self._notes.append(
+                f"{target} is {reached:.6g}, well within {self.budget}: pieces are no finer"
+            )
         return {"budget": str(self.budget), "whole": whole, "reached": reached, "met": met}
 
     def release(self) -> None:
@@ -343,8 +337,7 @@ class ByChance(Method):
 
     def _let_go(self) -> None:
         self._finished = True
-        for held in reversed(self._held):  # so that each finds its module as it left it
-            held.let_go()
+        let_go(self._held)
 
     def _check_open(self) -> None:
         if self._finished:
@@ -372,23 +365,12 @@ class ByChance(Method):
         self.history = [Moment(**m) for m in state["history"]]
         self._settle()
         self._drawn = [d.cpu() for d in state["drawn"]]
-        self._over = self.chances.over
+        self._over, self._new = self.chances.over, False
         self.pools.show_(self._drawn, self._kept)
         self._elements.set_state(state["elements"].cpu())
         for held, mask in zip(self._held, state["masks"], strict=False):
             held.show_(mask)
         self._zero()
-
-
-def _momenta(
-    optimizer: torch.optim.Optimizer, held: Sequence[Held]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what an optimizer moves masked parameters by, each with its mask."""
-    for one in held:
-        state: dict[str, Any] = optimizer.state.get(one.weight) or {}
-        for key in _MOMENTA:
-            if isinstance(buffer := state.get(key), Tensor):
-                yield buffer, one.mask.drawn.to(buffer)
 
 
 def _with(kept: Sequence[Tensor], pieces: Sequence[tuple[float, int, int]]) -> list[Tensor]:

@@ -67,7 +67,7 @@ class StripeCourse:
         if not layers.free:
             raise no_layer_free(layers)
         self.frame = Frame(anatomy, layers, after, silenced=True)
-        self._earlier = Earlier(self.frame)
+        self._earlier = Earlier.of(self.frame)
         self.layers: tuple[FibreLayer, ...] = tuple(
             x for x in layers.free if x.name in self.frame.start
         )
