@@ -150,7 +150,7 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{row['layer']:<22}{batch:>6}{row['keep']:>6.1f}{row['whole_ms']:>10.3f}"
-                f"{row['dense_ms']:>10.3f}{row['fibres_ms']:>10.3f}{row['ratio']:>8.2f}"
+                f"{row['dense_ms']:>10.3f}{row['stripes_ms']:>10.3f}{row['ratio']:>8.2f}"
                 f"  {row['chosen']}", flush=True,
             )  # fmt: skip
     lines = list(evens(rows))

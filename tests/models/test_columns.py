@@ -85,6 +85,10 @@ def _misses_only_columns(anatomy: tonsor.Anatomy, layers: FibreLayers, x: Any) -
     """Whatever follows, the slim model is the original with zeros in the columns that went."""
     if not x.is_floating_point() or any(t.dtype != torch.float32 for t in tensors(x)):
         return
+    try:
+        outputs(anatomy.model, x)
+    except RuntimeError:
+        return  # the model itself can't be copied, or does not run in float64
     it = Seen(anatomy.model, x, anatomy, layers)
     masks = drawn(layers, 0, 0.5)
     slim = followed(it, masks).apply(anatomy.model, verify=False)

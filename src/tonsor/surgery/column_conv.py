@@ -17,7 +17,8 @@ from tonsor.surgery.fibre_conv import FibreConv, holding, watched
 from tonsor.surgery.products import multiplied, padded, sliced, starts_of
 from tonsor.surgery.shifts import out_sizes
 
-_WIDE, _FEW = 64, 0.4  # from so many filters on, and up to this share, columns are likely faster
+# From so many channels on, and up to this share, columns are likely faster.
+_WIDE = ((128, 0.4), (64, 0.25))
 
 
 class ColumnConv(FibreConv):
@@ -35,8 +36,9 @@ class ColumnConv(FibreConv):
         return {"taps": torch.stack([rows, *(torch.from_numpy(p.copy()) for p in places)])}
 
     def _likely(self) -> Execution:
-        wide = self.groups == 1 and min(self.in_channels, self.out_channels) >= _WIDE
-        return "columns" if wide and len(self.weight) <= _FEW * self.kept.numel() else "dense"
+        narrow = min(self.in_channels, self.out_channels) if self.groups == 1 else 0
+        few = next((share for wide, share in _WIDE if narrow >= wide), 0.0)
+        return "columns" if len(self.weight) < few * self.kept.numel() else "dense"
 
     def _run(self, x: Tensor, pads: Sequence[tuple[int, int]], *, whole: bool) -> Tensor:
         sizes = out_sizes(x.shape[2:], self.kernel_size, self.stride, self.dilation, pads)

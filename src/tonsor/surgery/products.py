@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tonsor.surgery.shifts import CACHE, Pads, autocast, reached
+from tonsor.surgery.shifts import CACHE, Pads, kind_of, reached
 
 _FEW = 49  # outputs of so many places, or fewer, are too small for a product of each sample
 
@@ -24,7 +24,7 @@ def multiplied(
 
     The input is padded already; `starts` are those of `starts_of`, `sizes` those of the output.
     """
-    kind = _kind(x)
+    kind = kind_of(x)
     x, weight = x.to(kind).contiguous(), weight.to(kind)
     first = weight.new_zeros(1) if bias is None else bias.to(kind)
     shape = (len(x), weight.shape[1], *sizes)
@@ -63,7 +63,7 @@ def sliced(
             read.append(x[there].index_select(1, inputs[at : at + some]))
             at += some
     if not read:
-        out = reached(x.new_zeros(len(x), weight.shape[1], *sizes, dtype=_kind(x)), x, weight)
+        out = reached(x.new_zeros(len(x), weight.shape[1], *sizes, dtype=kind_of(x)), x, weight)
     else:
         out = torch.matmul(weight.t(), torch.cat(read, 1).flatten(2)).unflatten(2, sizes)
     return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes)).to(out.dtype)
@@ -113,12 +113,6 @@ def _together(
     made = torch.addmm(first, read.t(), weight)
     made = made.view(len(seen), seen.shape[2:].numel(), weight.shape[1]).transpose(1, 2)
     return made.contiguous() if into is None else into.copy_(made)
-
-
-def _kind(x: Tensor) -> torch.dtype:
-    """Return the type that a convolution of this would have."""
-    lowered = autocast(x) and x.dtype != torch.float64
-    return torch.get_autocast_dtype(x.device.type) if lowered else x.dtype
 
 
 def padded(x: Tensor, pads: Pads) -> Tensor:

@@ -53,7 +53,7 @@ def added_up(
 ) -> Tensor:  # fmt: skip
     """Add stripes up in place, in parts of the batch that stay near the processor."""
     sizes = out_sizes(x.shape[2:], kernel, stride, dilation, pads)
-    kind = _kind(x)
+    kind = kind_of(x)
     start = x.new_zeros(1, dtype=kind) if bias is None else bias.to(kind)
     shape = (len(x), out_channels, *sizes)
     # A copy even where one sample has one place only, or the bias itself would be added to.
@@ -106,7 +106,7 @@ def gathered(
             shifted = given[(..., *there)].index_select(1, sources[spot.position])
             out = shifted if out is None else out + shifted
     if out is None:
-        out = reached(x.new_zeros(len(x), out_channels, *sizes, dtype=_kind(x)), x, weight)
+        out = reached(x.new_zeros(len(x), out_channels, *sizes, dtype=kind_of(x)), x, weight)
     return out if bias is None else out + bias.view(1, -1, *[1] * len(sizes)).to(out.dtype)
 
 
@@ -136,7 +136,7 @@ def reached(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return out + (x[:0].sum() + weight[:0].sum()).to(out.dtype)
 
 
-def _kind(x: Tensor) -> torch.dtype:
+def kind_of(x: Tensor) -> torch.dtype:
     """Return the type that a convolution of this would have."""
     lowered = autocast(x) and x.dtype != torch.float64
     return torch.get_autocast_dtype(x.device.type) if lowered else x.dtype

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from tests.methods.nets import Batch
 
@@ -27,8 +28,8 @@ class WholeBehind(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         conv, how = ctx.conv, (ctx.conv.stride, ctx.conv.padding)
         seen = weight if conv.caffe else weight * ctx.mask
-        given = torch.nn.grad.conv2d_input(x.shape, seen, grads[0], *how)
-        learned = torch.nn.grad.conv2d_weight(x, weight.shape, grads[0], *how)
+        given = conv2d_input(x.shape, seen, grads[0], *how)
+        learned = conv2d_weight(x, weight.shape, grads[0], *how)
         if not conv.caffe or conv.lost:
             learned = learned * ctx.mask
         return given, learned, None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.grad import conv2d_input
 
 from tests.families.stripe_nets import Twice
 from tests.methods.spp.nets import drive, gone, made, masks, pictures
@@ -55,7 +57,7 @@ def test_gradients_go_through_whole_weights_until_something_is_gone() -> None:
 
 def test_a_layer_that_runs_twice_gets_its_weight_back_each_time() -> None:
     torch.manual_seed(0)
-    net = Twice().double().train()
+    net: Any = Twice().double().train()
     method = ByChance(net, inspect(net, torch.zeros(2, 3, 7, 7).double()), ratio=0.5, interval=1,
                       most=0.5, gradient="caffe")  # fmt: skip
     method.after_step(0)
@@ -74,7 +76,7 @@ def test_a_layer_that_runs_twice_gets_its_weight_back_each_time() -> None:
     away = torch.autograd.grad(
         net.fc(made_last.mean((2, 3))).square().sum(), made_last
     )[0]  # fmt: skip
-    wanted = torch.nn.grad.conv2d_input(last.shape, weight.detach(), away, padding=1)
+    wanted = conv2d_input(last.shape, weight.detach(), away, padding=1)
     torch.testing.assert_close(hidden[1].grad, wanted, rtol=1e-12, atol=1e-12)
 
 

@@ -16,7 +16,7 @@ import tonsor
 from tests.methods.spp.nets import chances, gone
 from tonsor.methods.spp import ByChance
 
-LATE, EARLY, STEPS = 4, 6, 140
+LATE, EARLY, STEPS = 4, 4, 100
 
 
 class Filters(nn.Module):
@@ -28,7 +28,7 @@ class Filters(nn.Module):
         self.conv = nn.Conv2d(1, 4, 3, bias=False)
         self.last = nn.Conv2d(4, 1, 1)
         with torch.no_grad():
-            self.conv.weight.flatten(2)[..., LATE] *= 0.05
+            self.conv.weight.flatten(2)[..., LATE] *= 0.02
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.conv(x))
@@ -49,7 +49,7 @@ def run(seed: int, recovery: bool = True) -> tuple[Any, ByChance, list[Tensor], 
     """Train, and return the chances after each update and the greedy plan after a few."""
     net = Filters(seed)
     anatomy = tonsor.inspect(net, torch.zeros(2, 1, 8, 8))
-    method = ByChance(net, anatomy, ratio=0.5, interval=1, most=0.1, keep=["last"], seed=seed,
+    method = ByChance(net, anatomy, ratio=0.5, interval=1, keep=["last"], seed=seed,
                       recovery=recovery)  # fmt: skip
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     method.attach(optimizer)
@@ -76,12 +76,12 @@ def greedy_now(net: Filters) -> tonsor.Plan:
     return tonsor.plan_columns(anatomy, "pieces=5", by="l1", keep=["last"], rank="per_layer")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_tap_that_looked_unimportant_regains_rank_and_survives(seed: int) -> None:
     _, method, track, greedy = run(seed)
     mine = [float(t[LATE]) for t in track]
-    assert max(mine) > 0.3  # it was on its way out
-    assert mine[EARLY + 40] < max(mine)  # it fell again
+    assert max(mine) >= 0.15  # it was on its way out
+    assert mine[EARLY + 30] == 0  # it fell again
     assert LATE not in gone(method)["conv"]
     assert method.over
     assert len(gone(method)["conv"]) == 5
@@ -90,11 +90,11 @@ def test_a_tap_that_looked_unimportant_regains_rank_and_survives(seed: int) -> N
 
 
 def test_without_recovery_chances_never_fall() -> None:
-    for seed in range(6):
+    for seed in range(8):
         _, _, track, _ = run(seed, False)
         for before, after in itertools.pairwise(track):
             ended = bool(((after == 0) | (after == 1)).all())
             assert ended or bool((after >= before).all())
         peak = max(float(t[LATE]) for t in track)
         alive = [t for t in track if not bool(((t == 0) | (t == 1)).all())]
-        assert float(alive[-1][LATE]) == peak > 0.3
+        assert float(alive[-1][LATE]) == peak >= 0.15

@@ -28,8 +28,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def begun(seed: int = 0, **options: Any) -> tuple[Any, ByChance]:
-    net, anatomy = made("residual", seed)
+def begun(at: int = 0, **options: Any) -> tuple[Any, ByChance]:
+    net, anatomy = made("residual", at)
     return net, ByChance(net, anatomy, **{**FAST, **options})
 
 
@@ -43,7 +43,7 @@ def test_a_method_goes_on_as_if_it_had_not_been_stopped(way: str, stop: int, tmp
 
     ended, first = begun(**WAYS[way])
     optimizer = drive(ended, first, data[:stop])
-    again, second = begun(seed=4, **WAYS[way])
+    again, second = begun(at=4, **WAYS[way])
     again.load_state_dict(ended.state_dict())
     moving = sgd(again)
     moving.load_state_dict(optimizer.state_dict())

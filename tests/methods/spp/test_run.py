@@ -143,7 +143,7 @@ def test_the_interval_is_that_of_the_paper_unless_the_training_is_short(tmp_path
     assert interval_of(long, 50_000) == 180
     assert interval_of(short, 5000) == math.floor(0.6 * 8 * 313 / 80) == 18
     assert interval_of(RECIPE, 10) == 1
-    _, _, result, plan = prune(tmp_path, interval=None)
+    _, _, result, plan = prune(tmp_path, interval=None, most=0.05)
     assert plan.made_by["interval"] == 1
     assert any("ended before the pruning did" in n for n in plan.made_by["notes"])
     assert any("ended before the pruning did" in n for n in result.notes)

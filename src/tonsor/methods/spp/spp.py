@@ -26,7 +26,6 @@ from tonsor.select.budget import Budget
 from tonsor.select.names import Named
 from tonsor.train.method import Method
 
-
 _NEAR = 0.995  # of a budget; what is further below is said
 
 
