@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["convnet", "resnet20", "resnet56"])
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 128])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -124,7 +124,7 @@ def main() -> None:
         lone = {kind: alone(network, kind, 30) for kind in ("added", "update")}
         for batch in given.batches:
             for bf16 in (False, True):
-                rounds = given.rounds * (4 if network == "convnet" else 1)
+                rounds = given.rounds * (3 if network == "convnet" else 1)
                 bare, mine = steps(network, batch, bf16, rounds)
                 mine["added_share"] = lone["added"]["cpu_ms"] / bare["cpu_ms"]
                 found += [bare, mine]

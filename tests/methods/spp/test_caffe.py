@@ -94,6 +94,7 @@ def test_a_copy_has_whole_weights_behind_it_too() -> None:
     net, anatomy = made("chain", double=True)
     method = ByChance(net, anatomy, ratio=0.5, interval=1, most=0.3, gradient="caffe")
     drive(net, method, pictures(2, double=True))
+    assert net.conv1.weight.requires_grad  # read, with no forward pass behind it
     twin = copy.deepcopy(net)
     x = pictures(1, double=True)[0][0]
     grads = []
