@@ -107,10 +107,7 @@ def test_it_has_the_dtype_of_the_model_it_is_loaded_into(
 def test_how_a_layer_runs_is_kept(tmp_path: Path) -> None:
     it = seen("plain")
     plan = followed(it, drawn(it.layers, 0, 0.4))
-    runs = {
-        n: replace(s, run="stripes")
-        for n, s in plan.stripes.items()
-    }
+    runs = {n: replace(s, run="stripes") for n, s in plan.stripes.items()}
     fields = {n: getattr(plan, n) for n in tonsor.Plan.__dataclass_fields__}
     plan = tonsor.Plan(**{**fields, "fibres": runs})
     tonsor.save(tmp_path / "a", plan.apply(it.model), plan)

@@ -153,10 +153,7 @@ def test_a_difference_is_told() -> None:
 def test_what_is_measured_of_one_says_nothing_of_both() -> None:
     it = seen("plain")
     (one, two) = (followed(it, drawn(it.layers, seed, 0.8)) for seed in (0, 1))
-    run = {
-        n: replace(s, run="stripes")
-        for n, s in one.stripes.items()
-    }
+    run = {n: replace(s, run="stripes") for n, s in one.stripes.items()}
     measured = Plan(**{**_fields(one), "fibres": run})
     assert {s.run for s in measured.merge(measured).stripes.values()} == {"stripes"}
     both = measured.merge(two).stripes
@@ -172,9 +169,7 @@ def _fields(plan: Plan) -> dict[str, Any]:
 def test_plans_of_other_stripes_are_not_merged() -> None:
     it = seen("plain")
     plan = followed(it, drawn(it.layers, 0, 0.4))
-    other = {
-        "body.0.weight": replace(plan.stripes["body.0.weight"], kernel=(9,))
-    }
+    other = {"body.0.weight": replace(plan.stripes["body.0.weight"], kernel=(9,))}
     wrong = Plan(**{**_fields(plan), "fibres": other})
     assert "see other stripes in 'body.0.weight'" in said(PlanError, lambda: plan.merge(wrong))
 

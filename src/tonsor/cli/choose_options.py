@@ -305,13 +305,16 @@ class Study:
     """
 
     what: Annotated[
-        Positional[Literal["criteria", "schedules", "spsrc", "layerprune", "swp", "spp"]],
+        Positional[
+            Literal["criteria", "schedules", "spsrc", "layerprune", "swp", "spp", "spp-settings"]
+        ],
         arg(metavar="WHAT"),
     ]
     """criteria: each of them, random and uniform. schedules: iterative against one-shot. spsrc: the
     configurations of SPSRC by its norms and by L1. layerprune: blocks against filters, on accuracy
     and measured latency. swp: stripes against filters, and the filter skeleton against group
-    lasso. spp: columns that go by chance against columns and filters at once"""
+    lasso. spp: columns that go by chance against columns and filters at once. spp-settings: what
+    its interval, its largest increment and its centre change"""
     network: Annotated[Positional[str], arg(metavar="NETWORK")]
     """A network of the zoo, such as resnet20"""
     weights: Annotated[Path, arg(metavar="FILE")]

@@ -63,6 +63,10 @@ def study(command: Study) -> int:
             from tonsor.cli.study_spp import spp
 
             return _told(command, *spp(command, base, seeds, _whole(base, command.out)))
+        case "spp-settings":
+            from tonsor.cli.study_spp import spp_settings
+
+            return _told(command, *spp_settings(command, base, seeds, _whole(base, command.out)))
 
 
 def _criteria(command: Study, base: Base, seeds: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The study of SPP on the command line."""
+"""The studies of SPP on the command line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tonsor.methods.spp.table import tables
 from tonsor.study.base import Base
 from tonsor.study.paired import Figure
 from tonsor.study.spp import SppStudy, spp_trial
+from tonsor.study.spp_settings import SettingsStudy, settings_page, settings_trial
 from tonsor.study.spp_tell import draw, page
 from tonsor.study.trials import run_trials
 
@@ -32,6 +33,21 @@ def spp(
     draw(chosen, found, whole, command.out)
     simulated = tables(range(5)) if base.network == PAPER else None
     return found, page(chosen, found, whole, simulated)
+
+
+def spp_settings(
+    command: Study, base: Base, seeds: tuple[int, ...], whole: Figure
+) -> tuple[Mapping[str, Mapping[str, Any]], str]:
+    """Run what is missing of the study of settings; return the results, and their page."""
+    if command.by or command.kept:
+        message = "--by and --kept have no meaning for spp-settings, which varies t, A and u at 4x"
+        raise SelectionError(message)
+    chosen = SettingsStudy(base=base, seeds=seeds)
+    found = run_trials(
+        settings_trial, chosen, chosen.trials(), command.out, processes=command.processes,
+        quiet=command.quiet,
+    )  # fmt: skip
+    return found, settings_page(chosen, found, whole)
 
 
 def spp_study(base: Base, kept: tuple[float, ...], seeds: tuple[int, ...]) -> SppStudy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -28,6 +28,9 @@ from tonsor.study.trials import Trial
 Kind = Literal["spp", "spp l2", "spp size", "spp no recovery", "columns", "filters", "whole"]
 KINDS: tuple[Kind, ...] = ("spp", "spp l2", "spp size", "columns", "filters")
 PLAN = "plan.json"
+AT_ONCE: Mapping[str, Any] = MappingProxyType({"warmup": 0.3, "clip": 1.0})
+"""What networks that were cut at once are trained with besides: they have lost nearly all, and
+without batch norm their first steps would throw them away."""
 
 _OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -77,7 +80,8 @@ def spp_trial(study: SppStudy, trial: Trial, folder: Path) -> dict[str, Any]:
     if kind in _OPTIONS:
         return by_chance_trial(study.base, trial, folder, _OPTIONS[kind])
     started = time.perf_counter()
-    base, seed = study.base, trial.settings["seed"]
+    base = replace(study.base, recipe=study.base.recipe.but(**AT_ONCE))
+    seed = trial.settings["seed"]
     model = base.model()
     anatomy = base.anatomy(model)
     decided = _at_once(anatomy, kind, _budget(trial), seed)

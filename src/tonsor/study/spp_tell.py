@@ -13,7 +13,7 @@ from tonsor.report.raw import save_figure
 from tonsor.report.sparsity import Course, sparsity
 from tonsor.study.markdown import table
 from tonsor.study.paired import Answers, Figure, accuracy, difference, spread, unpacked
-from tonsor.study.spp import SppStudy
+from tonsor.study.spp import AT_ONCE, SppStudy
 from tonsor.study.spp_paper import paper
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -114,7 +114,9 @@ def _about(study: SppStudy, found: Results) -> Iterator[str]:
         )
     yield (
         "What goes at once is cut before, and tuned as long: columns by their L1 norm, the same "
-        "part of each layer; filters by theirs, over the whole network."
+        "part of each layer; filters by theirs, over the whole network. The rate rises over the "
+        f"first {AT_ONCE['warmup']:g} passes there, and gradients are clipped to a norm of "
+        f"{AT_ONCE['clip']:g}; without that what has lost nearly all in one step learns little."
     )
     yield (
         "Speed-up is counted in the multiply-accumulates of convolutions, as in the paper. MACs "
