@@ -41,6 +41,10 @@ class Following:
         known = (makers if stripes else readers)(anatomy, {x.weight: x.name for x in layers.free})
         self._hangs_on = {group: on for group, on in known if group not in layers.held}
 
+    def stop(self) -> None:
+        """Let no channel follow from now on."""
+        self._hangs_on = {}
+
     @property
     def may_empty(self) -> frozenset[str]:
         """The layers that may lose all stripes, as their block then goes without loss of sense."""

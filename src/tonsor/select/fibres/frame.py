@@ -21,8 +21,9 @@ from tonsor.families.following import Following, Masks
 from tonsor.fibres import FibreMask, Fibres, Kind, fibre_leaf
 from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
-from tonsor.select.budget import Budget, is_speedup
+from tonsor.select.budget import Budget, as_budget, is_speedup
 from tonsor.select.earlier import kept_by, ties_of
+from tonsor.select.fibres.sure import same_without
 from tonsor.select.make import layout_of
 from tonsor.surgery.dropping import gone, joined_drops
 
@@ -142,10 +143,45 @@ class Frame:
         return budget.limit(1 / whole if is_speedup(budget.target) else whole)
 
     def plan(self, masks: Masks, made_by: Mapping[str, Any]) -> Plan:
-        """Return the plan that keeps just these fibres, and what follows."""
+        """Return the plan that keeps just these fibres, and what follows.
+
+        That channels follow columns is tried: if the model computes anything else without them,
+        they stay, and the plan says so.
+        """
         dead = [b.drop for b in self.following.dead_branches(masks)]
         drops = joined_drops(self._gone, dead)
         alive = self.following.alive(masks, drops, self._before)
+        decided = self._decided(masks, alive, drops, made_by)
+        before: Mapping[str, tuple[int, ...]] = {} if self.after is None else self.after.keep
+        if self.layers.kind == "stripes":
+            return decided
+        left = {
+            self._weight(n): Fibres.of("columns", m, self.layers.by_name[n].kernel)
+            for n, m in masks.items() if not m.all() and not gone(drops, self._weight(n))
+        }  # fmt: skip
+        if same_without(self.anatomy, decided, before, left):
+            return decided
+        self.following.stop()
+        return self._decided(masks, self._before, drops, self._told_anew(masks, made_by))
+
+    def _told_anew(self, masks: Masks, made_by: Mapping[str, Any]) -> dict[str, Any]:
+        """Say what a choice has come to where nothing may follow of it after all."""
+        made = dict(made_by)
+        made["notes"] = [
+            *made.get("notes", ()),
+            "channels that only columns seemed to read which are gone stay, for without them the "
+            "model computes something else",
+        ]
+        if "budget" in made:
+            budget = as_budget(made["budget"])
+            made["reached"] = self.amount(masks, budget.target)
+            made["met"] = self.cost(masks, budget.target) <= self.limit(budget)
+        return made
+
+    def _decided(
+        self, masks: Masks, alive: Mapping[str, Mask], drops: Sequence[Drop],
+        made_by: Mapping[str, Any],
+    ) -> Plan:  # fmt: skip
         kind = self.layers.kind
         fibres: dict[str, Fibres] = {}
         for name, kept in masks.items():
@@ -164,7 +200,7 @@ class Frame:
             ties=ties_of(self.anatomy),
             made_by=made,
             probe=self.anatomy.inputs,
-            drops=drops,
+            drops=tuple(drops),
             fibres=fibres,
         )
         if self.after is None:
