@@ -267,7 +267,7 @@ MISTAKES = [
     ([*CUT, "--by", "l1", "--remove", "2", "--macs", "50%"], "not both"),
     ([*CUT, "--remove", "2", "--remove", "layer1.1"], "takes one number"),
     ([*CUT, "--remove", "-2"], "takes one number"),
-    ([*CUT, "--remove", "1", "--ratio", "conv1=0.5", "--skew", "0"], "--ratio and --skew is about"),
+    ([*CUT, "--remove", "1", "--ratio", "conv1=0.5", "--skew", "0"], "--skew and --ratio is about"),
     ([*CUT, "--remove", "1", "--round-to", "8"], "--round-to is about channels"),
     ([*CUT, "--remove", "1", "--head-dims"], "--head-dims is about channels"),
     ([*CUT, "--remove", "1", "--combine", "max"], "--combine is about channels"),

@@ -123,9 +123,9 @@ def test_other_json_is_refused(data: Any) -> None:
         plan_from_json(data)
 
 
-@pytest.mark.parametrize(("version", "hint"), [(5, "update tonsor"), (None, "make it anew")])
+@pytest.mark.parametrize(("version", "hint"), [(6, "update tonsor"), (None, "make it anew")])
 def test_an_unknown_version_is_refused(data: dict[str, Any], version: Any, hint: str) -> None:
-    with pytest.raises(PlanError, match=f"only 1 and 2 and 3 and 4 can be read: .*{hint}"):
+    with pytest.raises(PlanError, match=f"only 1 and 2 and 3 and 4 and 5 can be read: .*{hint}"):
         plan_from_json(data | {"version": version})
 
 
