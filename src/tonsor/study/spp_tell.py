@@ -11,8 +11,9 @@ from tonsor.methods.spp.table import Tables
 from tonsor.report.frontier import Tried, frontiers
 from tonsor.report.raw import save_figure
 from tonsor.report.sparsity import Course, sparsity
+from tonsor.study.compared import apart, right_of, seeds_and_spread, share
 from tonsor.study.markdown import table
-from tonsor.study.paired import Answers, Figure, accuracy, difference, spread, unpacked
+from tonsor.study.paired import Figure, accuracy
 from tonsor.study.spp import AT_ONCE, SppStudy
 from tonsor.study.spp_paper import paper
 
@@ -39,10 +40,10 @@ def page(study: SppStudy, found: Results, whole: Figure, simulated: Tables | Non
     """Tell all that was found; with `simulated`, next to the tables of the paper."""
     lines = [f"## {study.base.network}, {whole.percent} % before anything is cut", ""]
     if kept := _of(found, "whole", 1):
-        right = _right(study, kept)
+        right = right_of(study.base, kept)
         lines += [
             f"Whole, but trained on for as long as all others: {accuracy(right).percent} % "
-            f"(seeds: {_spread(right)}).", ""
+            f"(seeds: {seeds_and_spread(right)}).", ""
         ]  # fmt: skip
     for speedup in speedups(found):
         lines += [f"### {speedup:g}x", ""]
@@ -72,13 +73,15 @@ def rows(study: SppStudy, found: Results, speedup: float) -> Iterator[tuple[str,
         mine = _of(found, kind, speedup)
         if not mine:
             continue
-        right = _right(study, mine)
-        apart = ["" if mine == others else _apart(study, mine, others) for others in against]
+        right = right_of(study.base, mine)
+        differences = [
+            "" if mine == others else apart(study.base, mine, others) for others in against
+        ]
         by_chance = [r for r in mine if "updates" in r]
         changed = sum(r["changed"] for r in by_chance)
         yield (
-            name, f"{_mean([r['speedup'] for r in mine]):.2f}x", _share(mine, "macs"),
-            _share(mine, "params"), accuracy(right).percent, _spread(right), *apart,
+            name, f"{_mean([r['speedup'] for r in mine]):.2f}x", share(mine, "macs"),
+            share(mine, "params"), accuracy(right).percent, seeds_and_spread(right), *differences,
             _told(by_chance, _steps(study)), f"{changed} of {len(by_chance)}" if by_chance else "",
         )  # fmt: skip
 
@@ -87,7 +90,7 @@ def choices(study: SppStudy, found: Results) -> Iterator[str]:
     """Yield a table of what SPP chooses against what it could have chosen."""
     there = speedups(found)
     told = [
-        (name, [_apart(study, _of(found, "spp", s), _of(found, other, s)) for s in there])
+        (name, [apart(study.base, _of(found, "spp", s), _of(found, other, s)) for s in there])
         for name, other in CHOICES.items()
     ]
     if any(cell for _, cells in told for cell in cells):
@@ -145,7 +148,7 @@ def draw(study: SppStudy, found: Results, whole: Figure, folder: Path) -> list[P
         ]
         baseline = ("nothing removed", whole.mean)
         if kept := _of(found, "whole", 1):
-            baseline = ("nothing removed, trained on", accuracy(_right(study, kept)).mean)
+            baseline = ("nothing removed, trained on", accuracy(right_of(study.base, kept)).mean)
         svg = frontiers(lines, conditions=conditions, baseline=baseline, scale=(1.0, 100.0))
         made.append(folder / "spp_curves.svg")
         data = {axis: {n: [[t.removed, t.x, t.y, t.error] for t in tried]
@@ -167,7 +170,7 @@ def _draw_course(study: SppStudy, found: Results, speedup: float, folder: Path) 
     conditions = [f"{study.base.network}, {speedup:g}x, seed {study.seeds[0]}"]
     conditions += [
         f"{DRAWN[kind]}: {_told([result], _steps(study))} iterations, then retraining to "
-        f"{accuracy(_right(study, [result])).percent} %"
+        f"{accuracy(right_of(study.base, [result])).percent} %"
         for kind, result in mine.items()
     ]
     path = folder / f"spp_sparsity_{speedup:g}x.svg"
@@ -195,7 +198,7 @@ def _tried(study: SppStudy, found: Results, kind: str, axis: str) -> Iterator[Tr
     for speedup in speedups(found):
         mine = _of(found, kind, speedup)
         if mine:
-            figure = accuracy(_right(study, mine))
+            figure = accuracy(right_of(study.base, mine))
             left = _mean([r["params"][1] for r in mine]) / 1000
             reached = _mean([r["speedup"] for r in mine])
             x = reached if axis == "speed-up" else left
@@ -209,23 +212,9 @@ def _of(found: Results, kind: str, speedup: float) -> list[Mapping[str, Any]]:
     ]  # fmt: skip
 
 
-def _right(study: SppStudy, mine: Sequence[Mapping[str, Any]]) -> list[Answers]:
-    count = len(study.base.splits(0).test)
-    return [unpacked(r["answers"]["tuned"], count) for r in mine]
-
-
-def _apart(
-    study: SppStudy, mine: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
-) -> str:
-    """Compare over the seeds that both have."""
-    seeds = {r["settings"]["seed"] for r in mine} & {r["settings"]["seed"] for r in others}
-    pairs = [[r for r in rs if r["settings"]["seed"] in seeds] for rs in (mine, others)]
-    return difference(*(_right(study, rs) for rs in pairs)).signed if seeds else ""
-
-
 def _table1(study: SppStudy, found: Results, kind: str) -> dict[float, Figure]:
     some = {s: _of(found, kind, s) for s in speedups(found)}
-    return {s: accuracy(_right(study, mine)) for s, mine in some.items() if mine}
+    return {s: accuracy(right_of(study.base, mine)) for s, mine in some.items() if mine}
 
 
 def _early(result: Mapping[str, Any]) -> bool:
@@ -256,13 +245,5 @@ def _seeds(found: Results) -> int:
     return len({r["settings"]["seed"] for r in found.values()})
 
 
-def _share(mine: Sequence[Mapping[str, Any]], axis: str) -> str:
-    return f"{_mean([r[axis][1] / r[axis][0] for r in mine]):.1%}"
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _spread(right: list[Answers]) -> str:
-    return f"{len(right)}" if len(right) < 2 else f"{len(right)}, ± {100 * spread(right):.1f}"

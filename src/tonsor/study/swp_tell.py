@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tonsor.report.frontier import Tried, frontiers
 from tonsor.report.raw import save_figure
 from tonsor.report.stripes import remaining
+from tonsor.study.compared import apart, right_of, seeds_and_spread, share
 from tonsor.study.markdown import table
-from tonsor.study.paired import Answers, Figure, accuracy, difference, spread, unpacked
+from tonsor.study.paired import Figure, accuracy, difference
 from tonsor.study.swp import SwpStudy
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -40,14 +41,14 @@ def rows(study: SwpStudy, found: Results) -> Iterator[tuple[str, ...]]:
             mine = _of(found, kind, kept)
             if not mine:
                 continue
-            right = _right(study, mine)
+            right = right_of(study.base, mine)
             against = [
-                _apart(study, mine, _of(found, other, kept)) if other != kind else ""
+                apart(study.base, mine, _of(found, other, kept)) if other != kind else ""
                 for other in ("filters", "lasso")
             ]
             yield (
-                _share(mine, "macs"), name, _share(mine, "params"), accuracy(right).percent,
-                _spread(right), *against,
+                share(mine, "macs"), name, share(mine, "params"), accuracy(right).percent,
+                seeds_and_spread(right), *against,
             )  # fmt: skip
 
 
@@ -57,8 +58,8 @@ def continued(study: SwpStudy, found: Results) -> Iterator[str]:
         mine = _of(found, "slimmed+swp", kept)
         if not mine:
             continue
-        before = [_answers(study, r, "slimmed_tuned") for r in mine]
-        after = _right(study, mine)
+        before = right_of(study.base, mine, "slimmed_tuned")
+        after = right_of(study.base, mine)
         slimmed = [r["slimmed"] for r in mine]
         macs, params = (
             sum(r[k][1] / r[k][0] for r in slimmed) / len(slimmed) for k in ("macs", "params")
@@ -66,7 +67,7 @@ def continued(study: SwpStudy, found: Results) -> Iterator[str]:
         yield (
             f"Filters to {macs:.1%} of MACs and {params:.1%} of parameters: "
             f"{accuracy(before).percent} %; going on from there with a skeleton to "
-            f"{_share(mine, 'macs')} and {_share(mine, 'params')}: {accuracy(after).percent} % "
+            f"{share(mine, 'macs')} and {share(mine, 'params')}: {accuracy(after).percent} % "
             f"(paired {difference(after, before).signed}), after as many passes again."
         )
         yield ""
@@ -118,7 +119,7 @@ def draw(study: SwpStudy, found: Results, whole: Figure, folder: Path) -> list[P
         for result in _of(found, "swp", kept)[:1]:
             made.append(folder / f"swp_remaining_{100 * kept:g}.svg")
             positions = result["positions"]
-            said = [f"{study.base.network}, skeleton, {_share([result], 'macs')} of MACs"]
+            said = [f"{study.base.network}, skeleton, {share([result], 'macs')} of MACs"]
             save_figure(
                 made[-1], remaining(positions, conditions=said),
                 {"positions": positions, "conditions": said},
@@ -131,7 +132,7 @@ def _tried(study: SwpStudy, found: Results, kind: str, axis: str) -> Iterator[Tr
         mine = _of(found, kind, kept)
         if mine:
             cost = sum(r[axis][1] for r in mine) / len(mine)
-            figure = accuracy(_right(study, mine))
+            figure = accuracy(right_of(study.base, mine))
             yield Tried(1 - kept, cost, figure.mean, figure.error)
 
 
@@ -140,28 +141,3 @@ def _of(found: Results, kind: str, kept: float) -> list[Mapping[str, Any]]:
         r for r in found.values()
         if r["settings"]["kind"] == kind and r["settings"]["kept"] == kept
     ]  # fmt: skip
-
-
-def _right(study: SwpStudy, mine: Sequence[Mapping[str, Any]]) -> list[Answers]:
-    return [_answers(study, r, "tuned") for r in mine]
-
-
-def _answers(study: SwpStudy, result: Mapping[str, Any], when: str) -> Answers:
-    return unpacked(result["answers"][when], len(study.base.splits(0).test))
-
-
-def _apart(
-    study: SwpStudy, mine: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
-) -> str:
-    """Compare over the seeds that both have."""
-    seeds = {r["settings"]["seed"] for r in mine} & {r["settings"]["seed"] for r in others}
-    pairs = [[r for r in rs if r["settings"]["seed"] in seeds] for rs in (mine, others)]
-    return difference(*(_right(study, rs) for rs in pairs)).signed if seeds else ""
-
-
-def _share(mine: Sequence[Mapping[str, Any]], axis: str) -> str:
-    return f"{sum(r[axis][1] / r[axis][0] for r in mine) / len(mine):.1%}"
-
-
-def _spread(right: list[Answers]) -> str:
-    return f"{len(right)}" if len(right) < 2 else f"{len(right)}, ± {100 * spread(right):.1f}"
