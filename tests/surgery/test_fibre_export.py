@@ -1,4 +1,4 @@
-"""Layers of stripes become ordinary operators where a graph is made of them, with same numbers."""
+"""Layers of fibres become ordinary operators where a graph is made of them, with same numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.surgery.stripe_cases import Case, cases, layer_of, masked
+from tests.surgery import column_cases, stripe_cases
 from tonsor.cost.engines.exported import _hushed
-from tonsor.surgery.stripe_conv import StripeConv, striped
+from tonsor.surgery.column_conv import columned
+from tonsor.surgery.fibre_conv import FibreConv
+from tonsor.surgery.stripe_conv import striped
 
-RUNS = ("dense", "stripes")
+CASES: Any = {"stripes": stripe_cases, "columns": column_cases}
+MADE: Any = {"stripes": striped, "columns": columned}
+WAYS = pytest.mark.parametrize(
+    ("kind", "run"), [(kind, run) for kind in MADE for run in ("dense", kind)]
+)
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 CLOSE: Any = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -49,8 +56,8 @@ class Net(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
-def nets(run: Any) -> tuple[nn.Module, nn.Module]:
-    """Make the network with stripes, and what it is to compute."""
+def nets(kind: str, run: str) -> tuple[nn.Module, nn.Module]:
+    """Make the network with fibres, and what it is to compute."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     net = Net().eval()
@@ -58,10 +65,12 @@ def nets(run: Any) -> tuple[nn.Module, nn.Module]:
     wanted.load_state_dict(net.state_dict())
     for name, conv in list(net.named_children()):
         if isinstance(conv, nn.Conv2d):
-            mask = rng.random((conv.out_channels, int(np.prod(conv.kernel_size)))) < 0.4
-            setattr(net, name, striped(conv, mask, run))
-            setattr(wanted, name, masked(conv, mask))
-    assert sum(isinstance(m, StripeConv) for m in net.modules()) == 4
+            rows = conv.out_channels if kind == "stripes" else conv.in_channels
+            mask = rng.random((rows, int(np.prod(conv.kernel_size)))) < 0.4
+            setattr(net, name, MADE[kind](conv, mask, run))
+            setattr(wanted, name, CASES[kind].masked(conv, mask))
+    held = [m.kind for m in net.modules() if isinstance(m, FibreConv)]
+    assert held == [kind] * 4
     return net, wanted
 
 
@@ -75,9 +84,9 @@ def ordinary(program: torch.export.ExportedProgram) -> bool:
     return bool(calls) and all(str(n.target).startswith("aten.") for n in calls)
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_a_network_is_exported_for_any_batch(run: Any) -> None:
-    net, wanted = nets(run)
+@WAYS
+def test_a_network_is_exported_for_any_batch(kind: str, run: str) -> None:
+    net, wanted = nets(kind, run)
     batch = torch.export.Dim("batch")
     program = torch.export.export(net, (images(2),), dynamic_shapes=({0: batch},))
     assert ordinary(program)
@@ -87,33 +96,35 @@ def test_a_network_is_exported_for_any_batch(run: Any) -> None:
         torch.testing.assert_close(program.module()(images(size)), wanted(images(size)), **CLOSE)
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_images_may_have_any_size_in_an_exported_layer(run: Any) -> None:
-    mask = np.random.default_rng(0).random((8, 9)) < 0.4
+@WAYS
+def test_images_may_have_any_size_in_an_exported_layer(kind: str, run: str) -> None:
+    mask = np.random.default_rng(0).random((8 if kind == "stripes" else 3, 9)) < 0.4
     conv = nn.Conv2d(3, 8, 3, stride=2, padding=1).eval()
     sizes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    layer = striped(conv, mask, run)
+    layer = MADE[kind](conv, mask, run)
     program = torch.export.export(layer, (images(2),), dynamic_shapes=(sizes,))
     for height in (8, 11, 14):
         x = torch.randn(3, 3, height, 17)
-        torch.testing.assert_close(program.module()(x), masked(conv, mask)(x), **CLOSE)
+        torch.testing.assert_close(program.module()(x), CASES[kind].masked(conv, mask)(x), **CLOSE)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@WAYS
 @settings(max_examples=8)
-@given(case=cases())
-def test_any_layer_is_exported(run: str, case: Case) -> None:
+@given(data=st.data())
+def test_any_layer_is_exported(kind: str, run: str, data: st.DataObject) -> None:
+    mine = CASES[kind]
+    case = data.draw(mine.cases())
     with warned():
-        program = torch.export.export(layer_of(case, run), (case.x(),))
-        wanted = masked(case.conv(), case.mask)(case.x())
+        program = torch.export.export(mine.layer_of(case, run), (case.x(),))
+        wanted = mine.masked(case.conv(), case.mask)(case.x())
     assert ordinary(program)
     torch.testing.assert_close(program.module()(case.x()), wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_a_network_runs_as_an_onnx_file_for_any_batch(run: Any) -> None:
+@WAYS
+def test_a_network_runs_as_an_onnx_file_for_any_batch(kind: str, run: str) -> None:
     runtime: Any = pytest.importorskip("onnxruntime")
-    net, wanted = nets(run)
+    net, wanted = nets(kind, run)
     with warned(), _hushed():
         shapes = ({0: torch.export.Dim("batch")},)
         program = torch.onnx.export(
@@ -135,9 +146,9 @@ def test_a_network_runs_as_an_onnx_file_for_any_batch(run: Any) -> None:
         torch.testing.assert_close(torch.from_numpy(found), wanted(images(size)), **CLOSE)
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_a_network_is_compiled_without_a_break(run: Any) -> None:
-    net, wanted = nets(run)
+@WAYS
+def test_a_network_is_compiled_without_a_break(kind: str, run: str) -> None:
+    net, wanted = nets(kind, run)
     torch._dynamo.reset()
     with warned():
         compiled: Any = torch.compile(net, backend="aot_eager", fullgraph=True)
