@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from tonsor.cost.conventions import Convention, find_convention
 from tonsor.cost.ops import fate, terms
 from tonsor.cost.sample import sample_sizes
 from tonsor.cost.sheet import Entry, Sheet
+from tonsor.cost.smooth import Smooth
 from tonsor.cost.terms import Counts, Line, Reader
 from tonsor.errors import SelectionError
 from tonsor.types import Axis, Solution, leaves
@@ -110,6 +111,14 @@ class Account:
             return sheet.totals(counts).get("", 0)
 
         return measure
+
+    def smooth(self, target: str, names: Sequence[str], fixed: Counts = WHOLE) -> Smooth:
+        """Return the cost as a function of tensors: so many of each of the `names`, in part too.
+
+        `target` is "macs", "params", or a convention that adds up.
+        """
+        self._check({**dict.fromkeys(names, 0), **fixed})
+        return Smooth(self._sheet(_summable(target), ""), "", names, fixed)
 
     def __str__(self) -> str:
         text = (

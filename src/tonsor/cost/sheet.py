@@ -15,6 +15,8 @@ from tonsor.types import Axis, Concat, Leaf
 
 Entry: TypeAlias = tuple[str, int, Sequence[Axis]]
 _Monomial: TypeAlias = tuple[int, tuple[int, ...]]
+Monomials: TypeAlias = Sequence[_Monomial]
+"""Products, each a number and the slots of its factors."""
 
 
 class Sheet:
@@ -53,6 +55,10 @@ class Sheet:
         for segments in self._adds:
             values.append(_total(segments, values))
         return {key: _total(monomials, values) for key, monomials in self._sums.items()}
+
+    def parts(self, key: str) -> tuple[Sequence[tuple[str, int]], Sequence[Monomials], Monomials]:
+        """Return the leaves and their sizes, the concatenations behind them, and a sum of both."""
+        return self._start, self._adds, self._sums.get(key, [])
 
     def _multiplied(self, axes: Iterable[Axis]) -> _Monomial:
         """Write a product of axes as a number and slots; concatenations have negative ones."""

@@ -56,8 +56,7 @@ def score_fibres(
     if found.needs == "weights":
         with alone(seed), torch.no_grad():
             values = {
-                x.name: _checked(x, found(x.view(anatomy.parameters[x.weight])))
-                for x in layers.free
+                x.name: checked(x, found(x.view(anatomy.parameters[x.weight]))) for x in layers.free
             }
         return Scores(values, str(found))
     if batches is None:
@@ -112,9 +111,10 @@ class _Gatherer:
             if mean.total is not None:
                 share[:-1], share[-1] = mean.total.cpu(), mean.weight
             share = in_all(share) if together() else share
-            found[layer.name] = _checked(layer, share[:-1] / share[-1])
+            found[layer.name] = checked(layer, share[:-1] / share[-1])
         return found
 
 
-def _checked(layer: FibreLayer, values: Tensor) -> Array:
+def checked(layer: FibreLayer, values: Tensor) -> Array:
+    """Return the scores of a layer, after making sure that they can be ranked."""
     return row(values, made=True, where=f"'{layer.weight}'", tensor=layer.weight).values

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tonsor.criteria.registry import criterion
+from tonsor.criteria.registry import at_once, criterion
 from tonsor.families.channels import as_real
 
 Distance = Literal["l2", "l1", "cosine"]
@@ -17,11 +17,17 @@ Distance = Literal["l2", "l1", "cosine"]
 @criterion("geometric_median")
 def geometric_median(weight: Tensor, *, distance: Distance = "l2") -> Tensor:
     """The sum of distances to all other pieces (FPGM: He et al., 2019); the nearest go first."""
-    flat = _flat(weight)
+    return geometric_median_at_once(_flat(weight)[None], distance=distance)[0]
+
+
+@at_once("geometric_median")
+def geometric_median_at_once(weight: Tensor, *, distance: Distance = "l2") -> Tensor:
+    """The same of many places of one size."""
+    flat = weight.double()
     if distance == "cosine":
-        unit = F.normalize(flat, dim=1)
-        return (1 - unit @ unit.T).sum(1)
-    return torch.cdist(flat, flat, p=1.0 if distance == "l1" else 2.0).sum(1)
+        unit = F.normalize(flat, dim=2)
+        return (1 - unit @ unit.mT).sum(2)
+    return torch.cdist(flat, flat, p=1.0 if distance == "l1" else 2.0).sum(2)
 
 
 @criterion("median")

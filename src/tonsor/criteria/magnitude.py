@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tonsor.criteria.registry import criterion
+from tonsor.criteria.registry import at_once, criterion
 from tonsor.errors import SelectionError
 
 _BLOCK = 1 << 18  # elements: what fits into a core's cache along with its squares
@@ -60,6 +60,18 @@ def l1(weight: Tensor) -> Tensor:
 def l2(weight: Tensor) -> Tensor:
     """The Euclidean norm of the weights of a piece."""
     return _norm(weight, 2)
+
+
+@at_once("l1")
+def l1_at_once(weight: Tensor) -> Tensor:
+    """The same of many places of one size."""
+    return weight.abs().sum(2)
+
+
+@at_once("l2")
+def l2_at_once(weight: Tensor) -> Tensor:
+    """The same of many places of one size."""
+    return torch.linalg.vector_norm(weight, dim=2)
 
 
 @criterion("lp")

@@ -51,7 +51,8 @@ class Registered:
 
     `reads_weights` is False where values do not matter. `where` says which feature maps are
     looked at: as they are made (after the norm, before the activation) or as they are read by
-    the next weights. `unit` divides what comes from each place by its Euclidean norm.
+    the next weights. `unit` divides what comes from each place by its Euclidean norm. `at_once`
+    is the same function for many weights of one size, if there is one: see `at_once`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Registered:
     unit: bool = False
     reads_weights: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    at_once: Criterion | None = None
 
     @property
     def summary(self) -> str:
@@ -120,6 +122,19 @@ def criterion(
             message = f"'{name}' can't have where='read': gradients are of maps as they are made"
             raise ValueError(message)
         CRITERIA[name] = Registered(name, function, needs, where, unit, reads_weights)
+        return function
+
+    return register
+
+
+def at_once(name: str) -> Callable[[Criterion], Criterion]:
+    """Give a criterion of weights a second function, which scores many of one size at once.
+
+    It is handed `weight[place, piece, :]` and returns `[place, piece]`; its options are the same.
+    """
+
+    def register(function: Criterion) -> Criterion:
+        CRITERIA[name] = replace(CRITERIA[name], at_once=function)
         return function
 
     return register

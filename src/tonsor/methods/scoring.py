@@ -72,6 +72,11 @@ class RoundScores:
             return self._by.unscored
         return self._gatherer.unscored if self._gatherer is not None else {}
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is anything to score by yet."""
+        return self._gatherer is None or bool(self._seen) or self.last is not None
+
     def frozen(self, groups: Iterable[str]) -> Iterator[str]:
         """Yield the parameters of groups that training would show no gradient of."""
         tensors = self._anatomy.parameters

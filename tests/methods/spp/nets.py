@@ -14,7 +14,7 @@ from tests.families.column_nets import NETS as OF_COLUMNS
 from tests.methods.nets import Batch
 from tests.methods.swp.nets import made, pictures, sgd
 from tonsor.methods.spp import ByChance
-from tonsor.methods.spp.drawn import DrawnMask
+from tonsor.methods.pools.drawn import DrawnMask
 
 __all__ = ["NETS", "chances", "drive", "gone", "looks", "made", "masks", "pictures", "sgd"]
 

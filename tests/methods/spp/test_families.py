@@ -54,7 +54,7 @@ def close(a: Tensor, b: Tensor) -> None:
 def ends_well(model: Any, x: Tensor, anatomy: tonsor.Anatomy, method: ByChance) -> tonsor.Plan:
     """Finish, and compare what the model computes before, after, and when it is cut."""
     if not method.over:  # what is to go at the end goes now, so that it can be compared
-        method.chances.finish_now(method.pools.scores())
+        method.chances.finish_now([s[0] for s in method.pools.scores()])
         method._settle()
         method.after_step(10**6)
     before, parameters = model(x).detach(), dict(anatomy.parameters)

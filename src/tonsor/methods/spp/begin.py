@@ -1,36 +1,14 @@
-"""Before the first step of SPP: its pools, its budget, and whether all is as it has to be."""
+"""Before the first step of SPP: its budget, and whether its options are some."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import get_args
 
-from tonsor.anatomy import Anatomy
 from tonsor.errors import BudgetError, SelectionError
-from tonsor.methods.spp.block_pools import BlockPools
-from tonsor.methods.spp.channel_pools import ChannelPools
-from tonsor.methods.spp.drawn import GradMode, Held, held_already
-from tonsor.methods.spp.fibre_pools import FibrePools
-from tonsor.methods.spp.pools import Family, Pools
-from tonsor.plans import Plan
+from tonsor.methods.pools.base import Family
+from tonsor.methods.pools.drawn import GradMode
 from tonsor.select.budget import Budget, as_budget, is_measured
-from tonsor.select.names import Named
-
-
-def pools_of(
-    anatomy: Anatomy, family: Family, by: str, keep: Iterable[Named], after: Plan | None,
-    gradient: GradMode,
-) -> Pools:  # fmt: skip
-    """Return the pools of a family, whose parameters are masked from then on."""
-    if family in ("columns", "stripes"):
-        return FibrePools(anatomy, family, by, keep, after, gradient)
-    kind = ChannelPools if family == "channels" else BlockPools
-    return kind(anatomy, by, keep, after, gradient)
-
-
-def held_of(pools: Pools) -> list[Held]:
-    """Return what is masked, each once, in the order in which that began."""
-    return list({id(h): h for some in pools.held.values() for h in some}.values())
 
 
 def budget_of(
@@ -49,8 +27,8 @@ def budget_of(
     return found
 
 
-def check_options(anatomy: Anatomy, family: str, interval: int, gradient: str) -> None:
-    """Refuse what is no choice, and a model that is masked already."""
+def check_options(family: str, interval: int, gradient: str) -> None:
+    """Refuse what is no choice."""
     for name, value, known in (("family", family, Family), ("gradient", gradient, GradMode)):
         if value not in get_args(known):
             message = f"{name} must be one of {', '.join(get_args(known))}, got {value!r}"
@@ -58,20 +36,3 @@ def check_options(anatomy: Anatomy, family: str, interval: int, gradient: str) -
     if type(interval) is not int or interval < 1:
         message = f"interval is a number of steps, at least 1, got {interval!r}"
         raise SelectionError(message)
-    if (path := held_already(anatomy.model)) is not None:
-        message = (
-            f"'{path}' is masked already, by another ByChance on this model; call finish() or "
-            "release() on that one first"
-        )
-        raise SelectionError(message)
-
-
-def check_train(held: Sequence[Held]) -> None:
-    """Refuse parameters that do not train."""
-    for one in held:
-        if not one.weight.requires_grad:
-            message = (
-                f"a parameter '{one.name}' of {type(one.module).__name__} is frozen, so that its "
-                "rank would never change; let it train, or keep=[...] its layer"
-            )
-            raise SelectionError(message)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from tonsor.errors import BudgetError, SelectionError
-from tonsor.methods.spp.pools import Pools
+from tonsor.methods.pools.base import Pools
 from tonsor.select.budget import Budget, is_speedup
 
 _STEPS = 10_000  # ratios are looked at to a hundredth of a per cent

@@ -14,13 +14,14 @@ from tonsor.anatomy import Anatomy
 from tonsor.errors import TrainError
 from tonsor.methods.checks import check_about, check_live, check_maskable, check_same
 from tonsor.methods.earlier import digest
+from tonsor.methods.pools.base import Family, Wanted
+from tonsor.methods.pools.drawn import GradMode, draw_elements_, let_go, momenta
+from tonsor.methods.pools.make import check_bare, check_train, held_of, pools_of
 from tonsor.methods.silence import multiply_
-from tonsor.methods.spp.begin import budget_of, check_options, check_train, held_of, pools_of
+from tonsor.methods.spp.begin import budget_of, check_options
 from tonsor.methods.spp.chances import Alpha, Chances, Scoring
-from tonsor.methods.spp.drawn import GradMode, draw_elements_, let_go, momenta
 from tonsor.methods.spp.goals import as_cost, limit_of, ratios_for, ratios_of
 from tonsor.methods.spp.increment import Increment, Shape
-from tonsor.methods.spp.pools import Family
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.names import Named
@@ -105,14 +106,15 @@ class ByChance(Method):
         after: Plan | None = None,
     ) -> None:
         check_same(model, anatomy)
-        check_options(anatomy, family, interval, gradient)
+        check_options(family, interval, gradient)
+        check_bare(anatomy)
         check_live(anatomy)
         check_maskable(anatomy.model)
         self.budget = budget_of(ratio, budget)
         increment = Increment(most=most, centre=centre, shape=shape, recovery=recovery)
         self.family, self.interval, self.elementwise = family, interval, elementwise
         self._gradient, self._history = gradient, history
-        self.pools = pools_of(anatomy, family, by, keep, after, gradient)
+        self.pools = pools_of(anatomy, family, Wanted((by,), tuple(keep), after, gradient))
         self._held = held_of(self.pools)
         try:
             ratios = self._ratios(ratio)
@@ -176,14 +178,17 @@ class ByChance(Method):
         self._check_open()
         if not self.over:
             if self._history:
-                self.chances.observe(self.pools.scores())
+                self.chances.observe(self._scores())
             if (step + 1) % self.interval == 0:
                 self._update(step)
         self._zero()
         self._draw()
 
+    def _scores(self) -> list[Tensor]:
+        return [scores[0] for scores in self.pools.scores()]
+
     def _update(self, step: int) -> None:
-        before, scores = self.chances.kept(), self.pools.scores()
+        before, scores = self.chances.kept(), self._scores()
         self.chances.update(scores)
         if self.budget is not None and self._met(self.chances.kept()):
             self._stop(before, scores)
@@ -301,7 +306,7 @@ class ByChance(Method):
         return self.pools.plan(kept, made)
 
     def _finish_early(self) -> None:
-        scores = self.pools.scores()
+        scores = self._scores()
         before = self.chances.kept()
         open_ones = [pool for pool in self.chances.pools if not pool.ended]
         self.chances.finish_now(scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from tonsor.anatomy import Anatomy
 from tonsor.axes.tree import Mask, mask
 from tonsor.cost.account import Account
 from tonsor.cost.fibred import by_fibres
+from tonsor.cost.smooth import Smooth
 from tonsor.drops import Drop
 from tonsor.errors import BudgetError
 from tonsor.families.fibres import FibreLayers
@@ -26,6 +27,9 @@ from tonsor.select.earlier import kept_by, ties_of
 from tonsor.select.fibres.sure import same_without
 from tonsor.select.make import layout_of
 from tonsor.surgery.dropping import gone, joined_drops
+
+Left: TypeAlias = dict[str, tuple[Kind, int]]
+"""By the name of each weight: how many fibres are left, and of which kind."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +92,38 @@ class Frame:
             return sum(left.values())
         return self._told(left, target, self._before, self._gone)
 
+    def smooth(self, target: str, layers: Sequence[str]) -> Smooth:
+        """Return the cost of so many fibres of each of these layers, where nothing follows of it."""
+        left = {self._weight(n): (self.layers.kind, int(self.start[n].sum())) for n in layers}
+        left |= self._left_before(self._before, self._gone)
+        account = self._account(left, self._gone)
+        names = [fibre_leaf(self.layers.kind, self._weight(n)) for n in layers]
+        return account.smooth(target, names, self._counts(left, self._before))
+
     def _told(
         self, stay: Mapping[str, int], target: str, alive: Mapping[str, Mask], drops: Sequence[Drop]
     ) -> float:
         kind = self.layers.kind
-        left: dict[str, tuple[Kind, int]] = {self._weight(n): (kind, k) for n, k in stay.items()}
+        left: Left = {self._weight(n): (kind, k) for n, k in stay.items()}
         left |= self._left_before(alive, drops)
+        account = self._account(left, drops)
+        return account.amount(target, self._counts(left, alive), before=self.anatomy.cost)
+
+    def _account(self, left: Left, drops: Sequence[Drop]) -> Account:
         key = tuple(d.name for d in drops)
         account = self._accounts.get(key)
         if account is None:
             kinds: dict[str, Kind] = {weight: kind for weight, (kind, _) in left.items()}
             whole, graph = self.anatomy.cost_without(drops), self.anatomy.graph
             account = self._accounts[key] = by_fibres(whole, graph, kinds)
-        counts = {n: int(m.sum()) for n, m in alive.items()}
-        counts |= {fibre_leaf(kind, weight): n for weight, (kind, n) in left.items()}
-        return account.amount(target, counts, before=self.anatomy.cost)
+        return account
 
-    def _left_before(
-        self, alive: Mapping[str, Mask], drops: Sequence[Drop]
-    ) -> dict[str, tuple[Kind, int]]:
+    @staticmethod
+    def _counts(left: Left, alive: Mapping[str, Mask]) -> dict[str, int]:
+        counts = {n: int(m.sum()) for n, m in alive.items()}
+        return counts | {fibre_leaf(kind, weight): n for weight, (kind, n) in left.items()}
+
+    def _left_before(self, alive: Mapping[str, Mask], drops: Sequence[Drop]) -> Left:
         """Count the fibres that the earlier plan left of layers that lose none now."""
         if self.after is None:
             return {}

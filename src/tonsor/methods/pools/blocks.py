@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.criteria.blocks.score import score_blocks
+from tonsor.criteria.score import Scores
 from tonsor.errors import SelectionError
 from tonsor.families.blocks.block import Block, Blocks
 from tonsor.families.blocks.ends import ends_of
 from tonsor.families.blocks.find import find_blocks
 from tonsor.methods.earlier import Earlier
-from tonsor.methods.spp.drawn import GradMode, Held, hold
+from tonsor.methods.pools.base import Expected, Wanted
+from tonsor.methods.pools.drawn import Held, hold
 from tonsor.plans import Plan
 from tonsor.select.block_plan import kept_blocks
 from tonsor.select.drop import drop_plan, with_numbers_that_hold
-from tonsor.select.names import Named
 
 _NAME = "blocks"
 
@@ -27,12 +28,11 @@ _NAME = "blocks"
 class BlockPools:
     """The residual blocks of a model of which it is known what makes their branch zero."""
 
-    def __init__(
-        self, anatomy: Anatomy, by: str, keep: Iterable[Named], after: Plan | None, mode: GradMode
-    ) -> None:
-        self._anatomy, self._by, self._after = anatomy, by, after
+    def __init__(self, anatomy: Anatomy, wanted: Wanted) -> None:
+        after = wanted.after
+        self._anatomy, self._wanted, self._after = anatomy, wanted, after
         self._every = find_blocks(anatomy)
-        stay = kept_blocks(anatomy, self._every, keep)
+        stay = kept_blocks(anatomy, self._every, wanted.keep)
         if after is not None:
             after.check(anatomy.model)
             stay |= {d.name for d in after.drops}
@@ -47,20 +47,35 @@ class BlockPools:
             )
             raise SelectionError(message)
         self.there: Mapping[str, Tensor] = {_NAME: torch.ones(len(self.blocks), dtype=torch.bool)}
+        self.tied: Sequence[Mapping[str, int]] = [{_NAME: 1}]
+        self.ready = True
         self.scores()
         self.earlier = Earlier(anatomy, after, ends)
-        held = hold(anatomy, [n for b in self.blocks for n in ends[b.name]], mode)
+        held = hold(anatomy, [n for b in self.blocks for n in ends[b.name]], wanted.mode)
         self._held = {b.name: [held[n] for n in ends[b.name]] for b in self.blocks}
         self.held: Mapping[str, tuple[Held, ...]] = {_NAME: tuple(held.values())}
 
+    def see(self) -> None:
+        """Weights are all that is looked at, and what was given to look at."""
+
     def scores(self) -> list[Tensor]:
         """Score the blocks."""
-        found = score_blocks(self._anatomy, Blocks(self.blocks), self._by, quiet=True).values
+        return [torch.stack([self._scored(by) for by in self._wanted.criteria])]
+
+    def _scored(self, by: str | Scores) -> Tensor:
+        if isinstance(by, Scores):
+            message = "blocks are scored anew while training: give criteria by their names"
+            raise SelectionError(message)
+        asked = self._wanted
+        found = score_blocks(
+            self._anatomy, Blocks(self.blocks), by, batches=asked.batches, loss=asked.loss,
+            at_most=asked.at_most, seed=asked.seed, quiet=True,
+        ).values  # fmt: skip
         missing = [b.name for b in self.blocks if b.name not in found]
         if missing:
-            message = f"'{self._by}' gives no score to '{missing[0]}'; choose another, or keep it"
+            message = f"'{by}' gives no score to '{missing[0]}'; choose another, or keep it"
             raise SelectionError(message)
-        return [torch.tensor([found[b.name] for b in self.blocks], dtype=torch.float64)]
+        return torch.tensor([found[b.name] for b in self.blocks], dtype=torch.float64)
 
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the ends of branches."""
@@ -87,6 +102,16 @@ class BlockPools:
         order = torch.tensor(alone, dtype=torch.float64).argsort(descending=True)
         none[order[: len(self.blocks) - left[_NAME]]] = False
         return self.amount([none], target)
+
+    def expected(self, target: str) -> Expected:
+        """Return what tells the cost where blocks stay in part, each saving what it does alone."""
+        every = torch.ones(len(self.blocks), dtype=torch.bool)
+        whole = self.amount([every], target)
+        saved = torch.tensor(
+            [whole - self._without(every, i, target) for i in range(len(self.blocks))],
+            dtype=torch.float64,
+        )
+        return lambda stays: whole - ((1 - stays[0]) * saved).sum()
 
     def whole(self, target: str) -> float:
         """Return the cost of the whole model."""

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
-from tonsor.criteria.fibres import score_fibres
+from tonsor.criteria.fibres import checked
+from tonsor.criteria.many import Many
+from tonsor.criteria.registry import Registered, find_criterion
+from tonsor.criteria.score import Scores
+from tonsor.errors import SelectionError
 from tonsor.families.columns.layers import find_columns
 from tonsor.families.fibres import FibreLayers, no_layer_free
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.fibres import FibreMask, Kind
 from tonsor.methods.earlier import Earlier
+from tonsor.methods.pools.base import Expected, Wanted
+from tonsor.methods.pools.drawn import Held, hold
 from tonsor.methods.silence import silenced
-from tonsor.methods.spp.drawn import GradMode, Held, hold
 from tonsor.plans import Plan
 from tonsor.select.fibres.frame import Frame
 from tonsor.select.fibres.make import keeping
-from tonsor.select.names import Named
 
 
 class FibrePools:
     """The fibres of each convolution that may lose some."""
 
-    def __init__(
-        self, anatomy: Anatomy, kind: Kind, by: str, keep: Iterable[Named], after: Plan | None,
-        mode: GradMode,
-    ) -> None:  # fmt: skip
+    def __init__(self, anatomy: Anatomy, kind: Kind, wanted: Wanted) -> None:
         found = (find_columns if kind == "columns" else find_stripes)(anatomy)
-        layers = keeping(anatomy, found, keep)
+        layers = keeping(anatomy, found, wanted.keep)
         if not layers.free:
             raise no_layer_free(layers)
-        self.frame = Frame(anatomy, layers, after, silenced=True)
-        self._anatomy, self._by = anatomy, by
+        self.frame = Frame(anatomy, layers, wanted.after, silenced=True)
+        self._anatomy = anatomy
+        self._criteria = [_criterion(by, kind) for by in wanted.criteria]
         start = self.frame.start
         every = self.frame.layers
         self.layers = FibreLayers(kind, tuple(x for x in every.free if x.name in start))
@@ -44,15 +46,26 @@ class FibrePools:
         self.there: Mapping[str, Tensor] = {
             x.name: torch.from_numpy(start[x.name].reshape(-1).copy()) for x in self.layers
         }
-        self.scores()  # which refuses what can't score fibres
+        self.tied: Sequence[Mapping[str, int]] = [{x.name: 1} for x in self.layers]
+        self.ready = True
         self.earlier = Earlier.of(self.frame)
-        held = hold(anatomy, [x.weight for x in self.layers], mode)
+        held = hold(anatomy, [x.weight for x in self.layers], wanted.mode)
         self.held: Mapping[str, tuple[Held, ...]] = {x.name: (held[x.weight],) for x in self.layers}
 
+    def see(self) -> None:
+        """Weights are all that is looked at."""
+
+    @torch.no_grad()
     def scores(self) -> list[Tensor]:
         """Score the fibres of all layers."""
-        found = score_fibres(self._anatomy, self.layers, self._by, quiet=True).values
-        return [torch.from_numpy(found[x.name]) for x in self.layers]
+        weights = self._anatomy.parameters
+        many = Many([x.view(weights[x.weight]) for x in self.layers])
+        found = [many.scores(by) for by in self._criteria]
+        return [
+            torch.stack([
+                torch.from_numpy(checked(x, mine[i])) for mine in found
+            ]) for i, x in enumerate(self.layers)
+        ]  # fmt: skip
 
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the weights."""
@@ -74,6 +87,13 @@ class FibrePools:
         """Return what it costs where nothing follows."""
         return self.frame.amount_of(left, target)
 
+    def expected(self, target: str) -> Expected:
+        """Return what tells the cost where fibres stay in part, and nothing follows."""
+        if target == "pieces":
+            return lambda stays: torch.cat(list(stays)).sum()
+        cost = self.frame.smooth(target, list(self.there))
+        return lambda stays: cost(torch.stack([s.sum() for s in stays]))
+
     def whole(self, target: str) -> float:
         """Return the cost of the whole model."""
         return self.frame.whole(target)
@@ -87,3 +107,15 @@ class FibrePools:
             x.name: k.view(x.rows, x.positions).numpy()
             for x, k in zip(self.layers, kept, strict=True)
         }
+
+
+def _criterion(by: str | Scores, kind: Kind) -> Registered:
+    """Find a criterion that looks at weights, which is all that a step of training can afford."""
+    found = find_criterion(by.by if isinstance(by, Scores) else by)
+    if isinstance(by, Scores) or found.needs != "weights":
+        message = (
+            f"'{found.name}' is no criterion of weights alone, by which {kind} are scored anew "
+            "after steps of a training; take l1, l2 or another of those"
+        )
+        raise SelectionError(message)
+    return found
