@@ -71,6 +71,14 @@ class Pools(Protocol):
         """Score all pieces as they are now, `[criterion, piece]`; the lowest matter least."""
         ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen of training since it was last scored."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask by what was drawn, and outside of training by what is not gone.
 

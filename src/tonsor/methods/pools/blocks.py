@@ -77,6 +77,13 @@ class BlockPools:
             raise SelectionError(message)
         return torch.tensor([found[b.name] for b in self.blocks], dtype=torch.float64)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing of training is seen."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to go on from."""
+
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the ends of branches."""
         for i, block in enumerate(self.blocks):

@@ -77,6 +77,14 @@ class ChannelPools:
         """Score the channels of all groups."""
         return self._scores.look(self._names)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen of training."""
+        return self._scores.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._scores.load_state_dict(state)
+
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the weights: a parameter of several groups by all of them."""
         masks = self._masks(drawn)

@@ -67,6 +67,13 @@ class FibrePools:
             ]) for i, x in enumerate(self.layers)
         ]  # fmt: skip
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing of training is seen."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to go on from."""
+
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the weights."""
         for i, layer in enumerate(self.layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,15 @@ class ChannelScores:
                 found[i] = self._combined(criterion, many.scores(criterion))
         order = range(len(self._wanted.criteria))
         return [torch.stack([torch.as_tensor(found[i][g]) for i in order]) for g in groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen of training."""
+        return {str(i): s.state_dict() for i, s in self._others.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for i, scores in self._others.items():
+            scores.load_state_dict(state[str(i)])
 
     def _combined(self, found: Registered, values: list[Tensor]) -> Mapping[str, object]:
         rows: dict[str, list[Row]] = {}

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from tonsor.errors import BudgetError, SelectionError
 from tonsor.methods.pools.base import Pools
+from tonsor.methods.pools.limit import as_cost, limit_of
 from tonsor.select.budget import Budget, is_speedup
 
 _STEPS = 10_000  # ratios are looked at to a hundredth of a per cent
@@ -60,20 +61,6 @@ def _ratio_for(pools: Pools, budget: Budget) -> float:
         else:
             low = middle + 1
     return low / _STEPS
-
-
-def limit_of(pools: Pools, budget: Budget) -> float:
-    """Return what the cost may be at most; of a speed-up, what its inverse may be."""
-    whole = pools.whole(budget.target)
-    if not 0 < whole < math.inf:
-        message = f"{budget} says nothing here, for the whole model has no {budget.target}"
-        raise BudgetError(message)
-    return budget.limit(1 / whole if is_speedup(budget.target) else whole)
-
-
-def as_cost(amount: float, budget: Budget) -> float:
-    """Return an amount as something that is to become less."""
-    return 1 / amount if is_speedup(budget.target) else amount
 
 
 def cost_of(pools: Pools, left: Mapping[str, int], budget: Budget) -> float:

@@ -16,11 +16,12 @@ from tonsor.methods.checks import check_about, check_live, check_maskable, check
 from tonsor.methods.earlier import digest
 from tonsor.methods.pools.base import Family, Wanted
 from tonsor.methods.pools.drawn import GradMode, draw_elements_, let_go, momenta
+from tonsor.methods.pools.limit import as_cost, limit_of
 from tonsor.methods.pools.make import check_bare, check_train, held_of, pools_of
 from tonsor.methods.silence import multiply_
 from tonsor.methods.spp.begin import budget_of, check_options
 from tonsor.methods.spp.chances import Alpha, Chances, Scoring
-from tonsor.methods.spp.goals import as_cost, limit_of, ratios_for, ratios_of
+from tonsor.methods.spp.goals import ratios_for, ratios_of
 from tonsor.methods.spp.increment import Increment, Shape
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget

@@ -93,8 +93,9 @@ class Frame:
         return self._told(left, target, self._before, self._gone)
 
     def smooth(self, target: str, layers: Sequence[str]) -> Smooth:
-        """Return the cost of so many fibres of each of these layers, where nothing follows of it."""
-        left = {self._weight(n): (self.layers.kind, int(self.start[n].sum())) for n in layers}
+        """Return the cost of so many fibres of each of these layers, where nothing follows."""
+        kind = self.layers.kind
+        left: Left = {self._weight(n): (kind, int(self.start[n].sum())) for n in layers}
         left |= self._left_before(self._before, self._gone)
         account = self._account(left, self._gone)
         names = [fibre_leaf(self.layers.kind, self._weight(n)) for n in layers]

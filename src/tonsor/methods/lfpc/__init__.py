@@ -1,0 +1,6 @@
+"""LFPC, learned criteria: which criterion prunes a layer, and how far, is learned by validation."""
+
+from tonsor.methods.lfpc.lfpc import LearnedCriteria
+from tonsor.methods.lfpc.search import Search
+
+__all__ = ["LearnedCriteria", "Search"]

@@ -1,0 +1,109 @@
+"""How a search goes: all of its options, with what the paper or its relatives have for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from tonsor.errors import SelectionError
+
+RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+CRITERIA = ("l1", "l2", "geometric_median")
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "tolerance": (0, 1), "weight": (0, math.inf), "lr": (0, math.inf), "decay": (0, math.inf),
+    "refresh": (1, math.inf), "round_to": (1, math.inf), "among": (1, math.inf),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The options of a search for criteria and rates.
+
+    The paper leaves most of them open; then they are those of TAS (Dong & Yang, 2019), whose code
+    searches for widths in the same way, or ours.
+
+    >>> Search(masks="straight", lr=0.05).but(lr=0.1).lr
+    0.1
+    """
+
+    rates: tuple[float, ...] = RATES
+    """The parts of a site that may go, rising."""
+    masks: Literal["soft", "straight"] = "soft"
+    """Mixtures, as in the paper, or single choices that have the gradient of the mixture."""
+    warm: float = 5.0
+    """The temperature at the first step,"""
+    cold: float = 0.1
+    """and at the last; it falls in a straight line."""
+    among: int | None = None
+    """Mix only so many criteria and rates, which are drawn first; None mixes all."""
+    turns: Literal["together", "criteria first", "rates first"] = "together"
+    """Learn criteria and rates together, or one after the other, in half of the steps each."""
+    begin: Literal["budget", "even"] = "budget"
+    """Begin with odds of rates by which the budget is expected (ours), or with even ones."""
+    tolerance: float = 0.05
+    """How far from the budget, as a part of it, the cost of what is drawn may be for nothing."""
+    upper_tolerance: bool = True
+    """Whether that holds above the budget too, as in the paper."""
+    weight: float = 2.0
+    """The weight of the cost in the loss."""
+    expectation: Literal["odds", "drawn"] = "odds"
+    """Expect the cost by the odds themselves, or by the mixture that was drawn."""
+    lr: float = 0.001
+    """The step of Adam on the logits of the odds,"""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """its betas,"""
+    decay: float = 1e-3
+    """and its weight decay."""
+    refresh: int = 1
+    """Score all pieces anew after so many steps."""
+    train_weights: bool = True
+    """Train the weights between the steps of the search, with what is drawn masked."""
+    end: Literal["likeliest", "expected"] = "likeliest"
+    """Each site ends with its likeliest rate, or with the number of pieces that is expected."""
+    exact: bool = True
+    """In the end, let all sites give or take about the same part, to just meet the budget."""
+    round_to: int = 1
+    """Rates leave multiples of this; what `exact` gives or takes does not keep to it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        object.__setattr__(self, "rates", tuple(float(r) for r in self.rates))
+        rates = self.rates
+        if not rates or sorted(set(rates)) != list(rates) or not 0 <= rates[0] <= rates[-1] < 1:
+            message = (
+                "rates are the parts that may go, rising from at least 0 to below 1, such as "
+                f"{RATES}; got {rates!r}"
+            )
+            raise SelectionError(message)
+        for name, kind in get_type_hints(Search).items():
+            self._check(name, kind, getattr(self, name))
+        if not (0 < self.cold <= self.warm < math.inf):
+            message = (
+                f"the temperature falls from warm={self.warm!r} to cold={self.cold!r}: it must end "
+                "above 0 and not above where it begins"
+            )
+            raise SelectionError(message)
+        if not all(0 <= b < 1 for b in self.betas) or len(self.betas) != 2:
+            message = f"betas are two numbers from 0 to below 1, got {self.betas!r}"
+            raise SelectionError(message)
+
+    @staticmethod
+    def _check(name: str, kind: Any, value: Any) -> None:
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            message = f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}"
+            raise SelectionError(message)
+        if name not in _BOUNDS or value is None:
+            return
+        low, high = _BOUNDS[name]
+        whole = kind is int or kind == int | None
+        right = type(value) is int if whole else isinstance(value, (int, float))
+        if not right or not (low <= value <= high and math.isfinite(value)):
+            bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            message = f"{name} must be a {'whole ' * whole}number {bounds}, got {value!r}"
+            raise SelectionError(message)
+
+    def but(self, **changes: Any) -> Search:
+        """Return the same with some options changed."""
+        return Search(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
