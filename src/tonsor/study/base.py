@@ -33,7 +33,8 @@ class Base:
     """A trained network of the zoo, and the images that everything is measured on.
 
     `images` are drawn from the training split by the seed of a trial, and are the only ones that
-    anything is learned from; the test images are looked at to judge, and decide nothing.
+    anything is learned from; the test images are looked at to judge, and decide nothing. A study
+    that has to decide between results looks at so many other training images as `validation` says.
     """
 
     network: str
@@ -46,10 +47,11 @@ class Base:
     calibrate: int = 50
     score_batches: int = 8
     batch: int = 128
+    validation: int = 0
 
     def splits(self, seed: int) -> Splits:
         """The training images of a seed, and the test images."""
-        return _splits(self.data, self.images, seed, self.mean, self.std)
+        return _splits(self.data, self.images, seed, self.mean, self.std, self.validation)
 
     def model(self) -> nn.Module:
         """The trained network."""
@@ -76,6 +78,12 @@ class Base:
         """The test images, in order."""
         given = self.splits(0)
         return _batches(given, given.test, 250, shuffle=False, seed=0)
+
+    def validate(self, model: nn.Module, seed: int) -> float:
+        """How many of the validation images of a seed a network gets right, as a part of them."""
+        given = self.splits(seed)
+        shown = _batches(given, given.validation, 250, shuffle=False, seed=0)
+        return float(answers(model, shown).mean())
 
     def judge(self, model: nn.Module) -> str:
         """Which test images a network gets right, as text."""
@@ -146,8 +154,9 @@ def _splits(
     seed: int,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    validation: int,
 ) -> Splits:
-    found = split(_opened(data), validation=0, limit=images, seed=seed)
+    found = split(_opened(data), validation=validation, limit=images, seed=seed)
     return replace(found, mean=mean or found.mean, std=std or found.std)
 
 

@@ -175,6 +175,11 @@ class LearnedCriteria(Method):
         """Whether the search is over, and each site has made its choice."""
         return self.decided is not None
 
+    @property
+    def target(self) -> float:
+        """What the budget allows, in the unit of its cost."""
+        return self._aim.target
+
     def before_step(self, step: int) -> None:
         """Look at the gradients, and keep those of what is gone from the optimizer."""
         self._check_open()
