@@ -26,19 +26,7 @@ from tonsor.train.recipe import Recipe
 from tonsor.train.result import Result
 
 SEARCH = "search.json"
-RATE = 0.001  # of the odds, as TAS has it, where there are thousands of steps
-_FAR = 20.0  # how far odds can go in a search: a step of Adam is about as long as its rate
-_FASTEST = 0.1
 Weights = Literal["searched", "given"]
-
-
-def rate_for(steps: int) -> float:
-    """Return the rate of the odds: that of TAS, or more so that a short search gets as far.
-
-    >>> rate_for(100_000), rate_for(400)
-    (0.001, 0.05)
-    """
-    return max(RATE, min(_FASTEST, _FAR / steps))
 
 
 def parted(splits: Splits, share: float, seed: int) -> tuple[Splits, Subset]:
@@ -83,17 +71,15 @@ def search_criteria(
     """Search by a recipe for the criterion and the rate of each site, and return the plan of it.
 
     The `share` of the training images that the odds are learned from is kept from the weights,
-    which train meanwhile. `search` may be a mapping of the options to change; unless it says `lr`,
-    short searches have a higher one. The other `options` are those of `LearnedCriteria`. The
-    model is masked in the end, and trained at its full size; how the search went is in `folder` as
-    `search.json`.
+    which train meanwhile. `search` may be a mapping of the options to change. The other `options`
+    are those of `LearnedCriteria`. In the end the model has what is gone at zero, and its full
+    size; how the search went is in `folder` as `search.json`.
     """
     folder = Path(folder)
     given, odds = parted(splits, share, recipe.seed)
     recipe = recipe.but(choose="last")
-    steps = recipe.epochs * math.ceil(len(given.train) / recipe.batch)
-    changes = dict(search) if isinstance(search, Mapping) else {}
-    how = search if isinstance(search, Search) else Search(**{"lr": rate_for(steps), **changes})
+    steps = recipe.epochs * _steps(len(given.train), recipe.batch)
+    how = search if isinstance(search, Search) else Search(**(search or {}))
     batches = Batches(
         odds, size=recipe.batch, mean=splits.mean, std=splits.std, shuffle=True,
         seed=recipe.seed + 1, augment=splits.augment if recipe.augment else None,
@@ -168,6 +154,11 @@ def prune_by_learned_criteria(
         device=device, save_every=save_every, log_every=log_every, board=board, quiet=quiet,
     )  # fmt: skip
     return slim, result, decided
+
+
+def _steps(images: int, batch: int) -> int:
+    """Return the steps of an epoch, which leaves out a last minibatch of a single image."""
+    return math.ceil(images / batch) - int(images > batch and images % batch == 1)
 
 
 def _write(path: Path, method: LearnedCriteria) -> None:

@@ -43,7 +43,7 @@ class Sampler:
         self.theta = torch.zeros(sites, criteria, dtype=torch.float64, requires_grad=True)
         self.beta = (zeros if begin is None else zeros + begin).requires_grad_()
         self._optimizer = torch.optim.Adam(
-            [self.theta, self.beta], lr=how.lr, betas=how.betas, weight_decay=how.decay
+            [self.theta, self.beta], lr=how.rate(steps), betas=how.betas, weight_decay=how.decay
         )  # fmt: skip
 
     @property

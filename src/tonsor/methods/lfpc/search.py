@@ -11,6 +11,10 @@ from tonsor.errors import SelectionError
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 CRITERIA = ("l1", "l2", "geometric_median")
 
+_RATE = 0.001  # that of TAS, which takes thousands of steps
+_FAR = 20.0  # about how far a logit can go then, for a step of Adam is as long as its rate
+_FASTEST = 0.1
+
 _BOUNDS: dict[str, tuple[float, float]] = {
     "tolerance": (0, 1), "weight": (0, math.inf), "lr": (0, math.inf), "decay": (0, math.inf),
     "refresh": (1, math.inf), "round_to": (1, math.inf), "among": (1, math.inf),
@@ -50,8 +54,9 @@ class Search:
     """The weight of the cost in the loss."""
     expectation: Literal["odds", "drawn"] = "odds"
     """Expect the cost by the odds themselves, or by the mixture that was drawn."""
-    lr: float = 0.001
-    """The step of Adam on the logits of the odds,"""
+    lr: float | None = None
+    """The rate of Adam on the logits of the odds: 0.001, unless a search is so short that it has to
+    be higher for odds to get as far,"""
     betas: tuple[float, float] = (0.5, 0.999)
     """its betas,"""
     decay: float = 1e-3
@@ -103,6 +108,14 @@ class Search:
             bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
             message = f"{name} must be a {'whole ' * whole}number {bounds}, got {value!r}"
             raise SelectionError(message)
+
+    def rate(self, steps: int) -> float:
+        """Return the rate of Adam in a search of so many steps.
+
+        >>> Search().rate(100_000), Search().rate(400), Search(lr=0.01).rate(400)
+        (0.001, 0.05, 0.01)
+        """
+        return max(_RATE, min(_FASTEST, _FAR / steps)) if self.lr is None else self.lr
 
     def but(self, **changes: Any) -> Search:
         """Return the same with some options changed."""
