@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from tonsor.cli.learn_options import Images
+from tonsor.cli.learn_options import Images, Model, Repeated
+from tonsor.cli.lfpc_options import Lfpc
 
-Repeated = UseAppendAction[tuple[str, ...]]
-Model = Annotated[Positional[str], arg(metavar="MODEL")]
 Family = Literal["channels", "columns", "stripes", "blocks", "branches"]
 
 
@@ -44,9 +43,10 @@ class Ranking:
     shows the choice, `tonsor list block-criteria` that for blocks. Those that look at data need
     --data. Where nothing else is the default, l2; l1 for columns and for --method spp, and imprint
     for blocks"""
-    combine: Literal["mean", "sum", "max", "producer", "normalised"] = "mean"
+    combine: Literal["mean", "sum", "max", "producer", "normalised"] | None = None
     """How the weights that a group runs through are combined: over all of them, over those that
-    make the pieces only, or the mean after each has been divided by its own"""
+    make the pieces only, or the mean after each has been divided by its own. The mean if not said,
+    and the producer with --method lfpc"""
     score_batches: Annotated[int | None, arg(metavar="N")] = None
     """How many minibatches of training images a criterion sees that looks at data; 8 if not said,
     and all for imprint and probe, which learn from them"""
@@ -181,7 +181,8 @@ class Along:
     """A recipe of the papers (`tonsor list recipes`) or a TOML file; a short cosine if not said"""
     epochs: Annotated[int | None, arg(metavar="N")] = None
     """Passes over the training images. If not said: as many as the schedule needs and one more;
-    with --method 40, and 160 from random weights with swp and lasso"""
+    with --method 40, and 160 from random weights with swp and lasso. With lfpc they come after
+    the search"""
     lr: Annotated[float | None, arg(metavar="RATE")] = None
     """Learning rate"""
     set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
@@ -217,6 +218,8 @@ class Prune:
         --epochs 40 --data cifar10:data/cifar10 --out slim.tonsor
     $ tonsor prune zoo:convnet --weights w.safetensors --method spp --ratio 0.75 \\
         --epochs 40 --data cifar10:data/cifar10 --out slim.tonsor
+    $ tonsor prune zoo:resnet56 --weights w.safetensors --method lfpc --budget macs=50% \\
+        --search-epochs 10 --epochs 40 --data cifar10:data/cifar10 --out slim.tonsor
     """
 
     model: Model
@@ -224,11 +227,12 @@ class Prune:
     source: OmitArgPrefixes[Source] = Source()
     family: Family | None = None
     """What goes. If not said, what suits --method: columns for spp, stripes for swp and lasso; and
-    channels without one"""
-    method: Literal["swp", "lasso", "spp"] | None = None
+    channels for lfpc, and without one"""
+    method: Literal["swp", "lasso", "spp", "lfpc"] | None = None
     """Train on --data, and have the training say what goes. swp: a filter skeleton, a number for
     each stripe that is trained with the rest. lasso: a penalty on the norms of stripes. spp: pieces
-    go by chance, which rises for those of small norm and falls for the others"""
+    go by chance, which rises for those of small norm and falls for the others. lfpc: each layer
+    learns by which criterion it is pruned, and how far"""
     budget: Annotated[str | None, arg(metavar="COST=KEPT")] = None
     """What to keep: macs=50%, params=1.2M, pieces=70%, spp_speedup=2x, or another way of counting
     (`tonsor list conventions`); latency=70% or latency=12ms is measured, and corrected until the
@@ -252,6 +256,7 @@ class Prune:
     timed: OmitArgPrefixes[Timed] = Timed()
     swp: OmitArgPrefixes[Swp] = Swp()
     spp: OmitArgPrefixes[Spp] = Spp()
+    lfpc: OmitArgPrefixes[Lfpc] = field(default_factory=Lfpc)
     ranking: OmitArgPrefixes[Ranking] = Ranking(by=None)
     rank: Literal["global", "per_group", "normalised", "isomorphic", "per_layer"] | None = None
     """Compare pieces over the whole model (global), take the same share of each group (per_group,
@@ -306,7 +311,9 @@ class Study:
 
     what: Annotated[
         Positional[
-            Literal["criteria", "schedules", "spsrc", "layerprune", "swp", "spp", "spp-settings"]
+            Literal[
+                "criteria", "schedules", "spsrc", "layerprune", "swp", "spp", "spp-settings", "lfpc"
+            ]
         ],
         arg(metavar="WHAT"),
     ]
@@ -314,7 +321,8 @@ class Study:
     configurations of SPSRC by its norms and by L1. layerprune: blocks against filters, on accuracy
     and measured latency. swp: stripes against filters, and the filter skeleton against group
     lasso. spp: columns that go by chance against columns and filters at once. spp-settings: what
-    its interval, its largest increment and its centre change"""
+    its interval, its largest increment and its centre change. lfpc: criteria learned for each
+    layer against each single one, at the same widths"""
     network: Annotated[Positional[str], arg(metavar="NETWORK")]
     """A network of the zoo, such as resnet20"""
     weights: Annotated[Path, arg(metavar="FILE")]
@@ -326,7 +334,8 @@ class Study:
     std: Annotated[tuple[float, ...] | None, arg(metavar="STD")] = None
     """As --mean, the standard deviation"""
     by: Annotated[Repeated, arg(metavar="CRITERION")] = ()
-    """Criteria to compare; all there are, or those of the paper, if not said"""
+    """Criteria to compare, or for lfpc to choose from; all there are, or those of the paper, if not
+    said"""
     kept: UseAppendAction[tuple[float, ...]] = ()
     """Fractions of the cost to keep: 0.5 and 0.3 if not said; for schedules, of the filters: 0.8
     and 0.7; for spp, of the work of convolutions: 0.5, 0.25 and 0.125, speed-ups of 2x, 4x and

@@ -26,7 +26,8 @@ def scores_named(by: str | None) -> str | Scores:
 def choices(command: Prune, scores: str | Scores) -> dict[str, Any]:
     """The options of `plan` that the command line gives."""
     return {
-        "by": scores, "combine": command.ranking.combine, "rank": command.rank or "global",
+        "by": scores, "combine": command.ranking.combine or "mean",
+        "rank": command.rank or "global",
         "keep": command.keep, "round_to": command.round_to,
         "floor": 0.1 if command.floor is None else command.floor,
         "skew": command.skew, "seed": command.source.seed,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from tonsor.cli.choose_options import Family, Prune, Ranking, Spp, Swp
+from tonsor.cli.choose_options import Family, Prune, Spp, Swp
+from tonsor.cli.lfpc_options import Lfpc
 from tonsor.cli.made import Made
 from tonsor.errors import SelectionError
 
@@ -18,6 +19,7 @@ _RANKS = {
 }  # fmt: skip
 _USUAL: dict[str | None, Family] = {
     None: "channels", "swp": "stripes", "lasso": "stripes", "spp": "columns",
+    "lfpc": "channels",
 }  # fmt: skip
 
 
@@ -61,11 +63,13 @@ def check_at_once(command: Prune) -> None:
     """Refuse the options of methods where none is named."""
     family = family_of(command)
     of_spp, of_swp = given(command.spp, every(Spp)), given(command.swp, every(Swp))
-    found = given(command, ("alpha",)) + of_swp + of_spp
+    of_lfpc = given(command.lfpc, every(Lfpc))
+    found = given(command, ("alpha",)) + of_swp + of_spp + of_lfpc
     if family in FIBRES:
         found += given(command.along, OF_TRAINING)
     if found:
         method = "spp" if of_spp or family != "stripes" else "swp"
+        method = "lfpc" if of_lfpc else method
         message = (
             f"{named(found)} is about training by a method, and none is named; add --method "
             f"{method}, or train what comes out by `tonsor finetune`"
@@ -91,7 +95,7 @@ def check_no_channels(command: Prune, family: Family) -> None:
     blocks = family in ("blocks", "branches")
     found = given(command, (*(("rank", "floor") if blocks else ()), *_OF_CHANNELS))
     found += ["ratio"] if command.ratio and command.method != "spp" else []
-    found += ["combine"] if command.ranking.combine != Ranking().combine else []
+    found += given(command.ranking, ("combine",))
     found += ["head_dims"] if command.source.head_dims else []
     if found:
         message = (
@@ -121,5 +125,5 @@ def given(options: Any, names: Iterable[str]) -> list[str]:
 
 def named(names: Iterable[str]) -> str:
     """Write options as they are typed."""
-    off = {f.name for kind in (Swp, Spp) for f in fields(kind) if f.default is True}
+    off = {f.name for kind in (Swp, Spp, Lfpc) for f in fields(kind) if f.default is True}
     return " and ".join(f"--{'no-' * (n in off)}{n.replace('_', '-')}" for n in names)

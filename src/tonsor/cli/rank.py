@@ -49,7 +49,7 @@ def show_scores(command: Score) -> int:
         with step(f"scoring by {by}"):
             data = _score_on(splits, command.ranking, command.source.seed)
             scores = score(
-                anatomy, by, combine=command.ranking.combine, batches=data,
+                anatomy, by, combine=command.ranking.combine or "mean", batches=data,
                 at_most=batches_seen(command.ranking.score_batches, by), seed=command.source.seed,
                 quiet=True,
             )  # fmt: skip
@@ -130,7 +130,7 @@ def show_sensitivity(command: Sensitivity) -> int:
     )
     found = sensitivity(
         anatomy, held, by=by, fractions=tuple(command.kept) or FRACTIONS,
-        combine=command.ranking.combine,
+        combine=command.ranking.combine or "mean",
         score_batches=_score_on(splits, command.ranking, command.source.seed),
         groups=command.layers or None, processes=command.processes, folder=command.out,
         resume=command.resume, quiet=command.quiet,

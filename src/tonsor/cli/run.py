@@ -142,10 +142,14 @@ def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
         return ("name", "what it is for"), [(n, about(n).split("\n")[0]) for n in RECIPES]
     if what == "methods":
+        from tonsor.methods.lfpc import LearnedCriteria
         from tonsor.methods.spp import ByChance
         from tonsor.methods.swp import FilterSkeleton, StripeLasso
 
-        methods = (("swp", FilterSkeleton), ("lasso", StripeLasso), ("spp", ByChance))
+        methods = (
+            ("swp", FilterSkeleton), ("lasso", StripeLasso), ("spp", ByChance),
+            ("lfpc", LearnedCriteria),
+        )  # fmt: skip
         return ("name", "what it does"), [(n, _first_line(m)) for n, m in methods]
     if what == "criteria":
         return ("name", "what it measures"), [(c.name, c.summary) for c in CRITERIA.values()]

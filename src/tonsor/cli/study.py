@@ -63,6 +63,11 @@ def study(command: Study) -> int:
             from tonsor.cli.study_spp import spp
 
             return _told(command, *spp(command, base, seeds, _whole(base, command.out)))
+        case "lfpc":
+            from tonsor.cli.study_lfpc import lfpc, with_validation
+
+            base = with_validation(base)
+            return _told(command, *lfpc(command, base, seeds, _whole(base, command.out)))
         case "spp-settings":
             from tonsor.cli.study_spp import spp_settings
 

@@ -47,6 +47,11 @@ class Told:
             show_table(
                 ("by chance", "went", "of", "changes"), _pools(report.plan.made_by), numbers=1
             )
+        if "sites" in report.plan.made_by:
+            show_table(
+                ("learned", "criterion", "its odds", "left", "of"), _sites(report.plan.made_by),
+                numbers=2,
+            )  # fmt: skip
         for note in self.notes:
             show(f"note: {note}", "yellow")
         for path in self.files.values():
@@ -72,6 +77,7 @@ class Told:
         for number, step in enumerate(self.done.steps, 1):
             alike = "" if step.spearman is None else f", Spearman {step.spearman:.2f} to one-shot"
             yield f"  step {number}: {', '.join(step.gone)} went{alike}"
+        yield from _learned(report.plan.made_by)
         if self.measured is not None:
             yield self.measured
         yield from _predicted(report.plan.made_by)
@@ -103,6 +109,9 @@ class Told:
             **{kind: _left(report.plan, kind) for kind in FIBRES},
             "lost": made.get("lost"),
             "updates": made.get("updates"),
+            "sites": made.get("sites"),
+            "chosen": _chosen(made),
+            "reached": made.get("reached"),
             "threshold": made.get("threshold"),
             "execution": made.get("execution"),
             "test": None if test is None else asdict(test) | {"accuracy": test.accuracy},
@@ -131,6 +140,33 @@ def _pools(made: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield a row for each pool of pieces that went by chance."""
     for name, (lost, size) in made["lost"].items():
         yield name, f"{lost:,}", f"{size:,}", str(made["updates"][name])
+
+
+def _chosen(made: Mapping[str, Any]) -> dict[str, int] | None:
+    """Count how often each criterion was chosen, if any were."""
+    if "sites" not in made:
+        return None
+    took = [site["criterion"] for site in made["sites"].values()]
+    return {by: took.count(by) for by in made["criteria"]}
+
+
+def _learned(made: Mapping[str, Any]) -> Iterator[str]:
+    """Say which criteria were chosen how often, and what it came to."""
+    if (chosen := _chosen(made)) is not None:
+        how = made["choice"] if isinstance(made["choice"], str) else "given"
+        times = ", ".join(f"{by} {count} times" for by, count in chosen.items())
+        yield f"criteria, {how}: {times}"
+        yield (
+            f"{made['budget']}: {made['reached']:,.6g} of {made['whole']:,.6g}; what was likeliest "
+            f"came to {made['learned']:,.6g}"
+        )
+
+
+def _sites(made: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each place where a criterion was chosen."""
+    for name, site in made["sites"].items():
+        odds = site["criteria"][made["criteria"].index(site["criterion"])]
+        yield name, site["criterion"], f"{odds:.0%}", f"{site['left']:,}", f"{site['of']:,}"
 
 
 def _predicted(made: Any) -> Iterator[str]:

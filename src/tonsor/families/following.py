@@ -21,6 +21,7 @@ from tonsor.families.stripes.branches import Branch, branches
 from tonsor.families.stripes.makers import makers
 from tonsor.fibres import FibreMask, dim_of
 from tonsor.surgery.dropping import gone
+from tonsor.types import Leaf
 
 Masks = Mapping[str, FibreMask]
 """Which fibres stay of each layer: `[filter or input, position]`, by the name of the layer."""
@@ -44,6 +45,13 @@ class Following:
     def stop(self) -> None:
         """Let no channel follow from now on."""
         self._hangs_on = {}
+
+    def alone(self) -> dict[str, str]:
+        """Name the layer for each group whose channels are the filters or inputs of it alone."""
+        return {
+            group: on[0][0] for group, on in self._hangs_on.items()
+            if len(on) == 1 and isinstance(on[0][1], Leaf)
+        }  # fmt: skip
 
     @property
     def may_empty(self) -> frozenset[str]:

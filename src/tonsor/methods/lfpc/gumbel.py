@@ -38,7 +38,7 @@ def relaxed(
     if not hard:
         return taken
     one = torch.zeros_like(taken).scatter(-1, taken.argmax(-1, keepdim=True), 1.0)
-    return one + taken - taken.detach()
+    return one + (taken - taken.detach())  # in this order it is one to the last bit
 
 
 def cooled(first: float, last: float, done: float) -> float:

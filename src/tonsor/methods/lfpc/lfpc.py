@@ -33,7 +33,7 @@ from tonsor.methods.lfpc.flops import flop_loss
 from tonsor.methods.lfpc.sampler import Drawn, Sampler
 from tonsor.methods.lfpc.search import CRITERIA, Search
 from tonsor.methods.lfpc.sites import Sites
-from tonsor.methods.pools.base import Family, Wanted
+from tonsor.methods.pools.base import Searched, Wanted
 from tonsor.methods.pools.drawn import let_go
 from tonsor.methods.pools.limit import limit_of
 from tonsor.methods.pools.make import check_bare, held_of, pools_of
@@ -107,7 +107,7 @@ class LearnedCriteria(Method):
         batches: Iterable[Any],
         steps: int,
         criteria: Sequence[str | Scores] = CRITERIA,
-        family: Family = "channels",
+        family: Searched = "channels",
         search: Search | None = None,
         choice: Choice | Mapping[str, str] = "learned",
         combine: Combine = "producer",

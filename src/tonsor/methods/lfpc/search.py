@@ -36,8 +36,8 @@ class Search:
     """The parts of a site that may go, rising."""
     masks: Literal["soft", "straight"] = "soft"
     """Mixtures, as in the paper, or single choices that have the gradient of the mixture."""
-    warm: float = 5.0
-    """The temperature at the first step,"""
+    warm: float = 1.0
+    """The temperature at the first step, which TAS has at 5; short searches do better colder,"""
     cold: float = 0.1
     """and at the last; it falls in a straight line."""
     among: int | None = None

@@ -17,6 +17,8 @@ from tonsor.plans import Plan
 from tonsor.select.names import Named
 
 Family = Literal["columns", "channels", "stripes", "blocks"]
+Searched = Literal["channels", "filters", "stripes", "columns", "blocks"]
+"""The families whose pieces odds can be learned of."""
 
 Expected: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 """From the part of each piece that stays, in each pool, to a cost, with gradients."""

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from tonsor.anatomy import Anatomy
 from tonsor.families.channels import Part, parts, vectors
 from tonsor.graph.inputs import Inputs
-from tonsor.types import Group
+from tonsor.types import Group, leaves
 
 Places: TypeAlias = Mapping[str, Sequence[Part]]
 """By the name of each group: the places of parameters that a mask is multiplied into."""
@@ -76,17 +76,14 @@ def _kinds(anatomy: Anatomy, group: Group) -> _Kinds:
     passing = [p for p in readers if _passes(anatomy, p)]
     members = [m.tensor for m in group.members]
     norms = [i for t in members if isinstance(_owner(anatomy, t), _NORMS) for i in _ops(anatomy, t)]
-    on_the_way = [i for p in passing for i in _ops(anatomy, p.member.tensor)]
-
-    def seen(first: int) -> bool:
-        """Whether a norm sees what an operator returns, by way of a layer that passes it on."""
-        return any(first < way < norm for way in on_the_way for norm in norms)
-
     scales = [p for p in flat if isinstance(_owner(anatomy, p.member.tensor), _NORMS)]
     return _Kinds(
         summing=[p for p in readers if p not in passing],
         passing=[p for p in passing if all(n < min(_ops(anatomy, p.member.tensor)) for n in norms)],
-        scales=[p for p in scales if not seen(min(_ops(anatomy, p.member.tensor)))],
+        scales=[
+            p for p in scales
+            if not _reaches(anatomy, min(_ops(anatomy, p.member.tensor)), norms, group.name)
+        ],
         makers=[p for p in weights if p.made] + flat,
         normed=bool(norms),
     )
@@ -109,8 +106,9 @@ class _Trial:
 
     @staticmethod
     def _half(size: int, generator: torch.Generator) -> Tensor:
-        stays = torch.zeros(size, dtype=torch.float64)
-        stays[torch.randperm(size, generator=generator)[: max(1, size // 2)]] = 1
+        # The others stay in part, as what is masked twice would then differ.
+        stays = torch.rand(size, generator=generator, dtype=torch.float64) / 2 + 0.25
+        stays[torch.randperm(size, generator=generator)[: size // 2]] = 0
         return stays
 
     def same(self, places: Places) -> list[str]:
@@ -169,6 +167,22 @@ def _passes(anatomy: Anatomy, part: Part) -> bool:
     """Whether a layer passes channels on one by one, as a depthwise convolution does."""
     name = anatomy.graph.name_of[anatomy.graph.tensors[part.member.tensor]]
     return any(u.shows(anatomy.solution, part.group) for u in anatomy.uses.get(name, ()))
+
+
+def _reaches(anatomy: Anatomy, first: int, norms: Sequence[int], leaf: str) -> bool:
+    """Whether a norm sees channels that an operator returns, passed on one by one."""
+    axes, ops = anatomy.solution.axes, anatomy.graph.ops
+    found: set[int] = set()
+    for op in ops[first:]:
+        met = not found.isdisjoint(op.inputs)
+        if met and op.index in norms:
+            return True
+        if met or op.index == first:
+            found |= {
+                v for v in op.outputs
+                if v is not None and any(n.name == leaf for a in axes[v] for n in leaves(a))
+            }
+    return False
 
 
 def _ops(anatomy: Anatomy, tensor: str) -> list[int]:

@@ -31,18 +31,10 @@ class FibrePools:
     """The fibres of each convolution that may lose some."""
 
     def __init__(self, anatomy: Anatomy, kind: Kind, wanted: Wanted) -> None:
-        found = (find_columns if kind == "columns" else find_stripes)(anatomy)
-        layers = keeping(anatomy, found, wanted.keep)
-        if not layers.free:
-            raise no_layer_free(layers)
-        self.frame = Frame(anatomy, layers, wanted.after, silenced=True)
+        self.frame, self.layers = frame_of(anatomy, kind, wanted)
         self._anatomy = anatomy
-        self._criteria = [_criterion(by, kind) for by in wanted.criteria]
+        self._criteria = [criterion_of(by, kind) for by in wanted.criteria]
         start = self.frame.start
-        every = self.frame.layers
-        self.layers = FibreLayers(kind, tuple(x for x in every.free if x.name in start))
-        if not self.layers:
-            raise no_layer_free(every)
         self.there: Mapping[str, Tensor] = {
             x.name: torch.from_numpy(start[x.name].reshape(-1).copy()) for x in self.layers
         }
@@ -116,7 +108,21 @@ class FibrePools:
         }
 
 
-def _criterion(by: str | Scores, kind: Kind) -> Registered:
+def frame_of(anatomy: Anatomy, kind: Kind, wanted: Wanted) -> tuple[Frame, FibreLayers]:
+    """Return the frame of all choices of fibres, and the convolutions that may lose some."""
+    found = (find_columns if kind == "columns" else find_stripes)(anatomy)
+    layers = keeping(anatomy, found, wanted.keep)
+    if not layers.free:
+        raise no_layer_free(layers)
+    frame = Frame(anatomy, layers, wanted.after, silenced=True)
+    every = frame.layers
+    left = FibreLayers(kind, tuple(x for x in every.free if x.name in frame.start))
+    if not left:
+        raise no_layer_free(every)
+    return frame, left
+
+
+def criterion_of(by: str | Scores, kind: str) -> Registered:
     """Find a criterion that looks at weights, which is all that a step of training can afford."""
     found = find_criterion(by.by if isinstance(by, Scores) else by)
     if isinstance(by, Scores) or found.needs != "weights":

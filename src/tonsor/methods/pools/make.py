@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import SelectionError
-from tonsor.methods.pools.base import Family, Pools, Wanted
+from tonsor.methods.pools.base import Family, Pools, Searched, Wanted
 from tonsor.methods.pools.blocks import BlockPools
 from tonsor.methods.pools.channels import ChannelPools
 from tonsor.methods.pools.drawn import Held, held_already
 from tonsor.methods.pools.fibres import FibrePools
+from tonsor.methods.pools.filters import FilterPools
 
 
-def pools_of(anatomy: Anatomy, family: Family, wanted: Wanted) -> Pools:
+def pools_of(anatomy: Anatomy, family: Family | Searched, wanted: Wanted) -> Pools:
     """Return the pools of a family, whose parameters are masked from then on."""
     if family in ("columns", "stripes"):
         return FibrePools(anatomy, family, wanted)
+    if family == "filters":
+        return FilterPools(anatomy, wanted)
     kind = ChannelPools if family == "channels" else BlockPools
     return kind(anatomy, wanted)
 

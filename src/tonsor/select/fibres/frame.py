@@ -92,14 +92,17 @@ class Frame:
             return sum(left.values())
         return self._told(left, target, self._before, self._gone)
 
-    def smooth(self, target: str, layers: Sequence[str]) -> Smooth:
-        """Return the cost of so many fibres of each of these layers, where nothing follows."""
+    def smooth(self, target: str, layers: Sequence[str], groups: Sequence[str] = ()) -> Smooth:
+        """Return the cost of so many fibres of each of these layers, where nothing follows.
+
+        What follows may be told as well, as the channels that are left of these groups.
+        """
         kind = self.layers.kind
         left: Left = {self._weight(n): (kind, int(self.start[n].sum())) for n in layers}
         left |= self._left_before(self._before, self._gone)
         account = self._account(left, self._gone)
-        names = [fibre_leaf(self.layers.kind, self._weight(n)) for n in layers]
-        return account.smooth(target, names, self._counts(left, self._before))
+        names = [fibre_leaf(kind, self._weight(n)) for n in layers]
+        return account.smooth(target, [*names, *groups], self._counts(left, self._before))
 
     def _told(
         self, stay: Mapping[str, int], target: str, alive: Mapping[str, Mask], drops: Sequence[Drop]
