@@ -94,6 +94,10 @@ FLAGS = {
         "--ramp", "--every", "--no-measure",
         "--interval", "--most", "--centre", "--shape", "--scores", "--history", "--no-recovery",
         "--guard", "--elementwise", "--gradient",
+        "--criteria", "--choice", "--search-epochs", "--share", "--cut", "--rates", "--masks",
+        "--warm", "--cold", "--among", "--turns", "--begin", "--tolerance", "--no-upper-tolerance",
+        "--cost-weight", "--expectation", "--no-train-weights", "--refresh", "--search-lr",
+        "--search-betas", "--search-decay", "--end", "--no-exact",
     },
     "stripes": {"--plan", "--figure", "--json"},
     "columns": {"--plan", "--json"},
@@ -198,7 +202,8 @@ def test_help_teaches_with_an_example(command: str, capsys: pytest.CaptureFixtur
 def test_ranks_are_those_of_the_engine() -> None:
     wanted, _ = get_args(get_type_hints(options.Prune)["rank"])
     assert set(get_args(wanted)) == {*get_args(Rank), *get_args(FibreRank)}
-    assert get_args(get_type_hints(Ranking)["combine"]) == get_args(Combine)
+    combined, _ = get_args(get_type_hints(Ranking)["combine"])
+    assert get_args(combined) == get_args(Combine)
 
 
 def test_defaults_are_those_of_the_engine(cli: Tonsor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +289,7 @@ def test_explain_says_what_a_module_is_tied_to(cli: Tonsor) -> None:
         ("rules", RULES),
         ("conventions", CONVENTIONS),
         ("block-criteria", block_criteria()),
-        ("methods", {*get_args(StripeMethod), "spp"}),
+        ("methods", {*get_args(StripeMethod), "spp", "lfpc"}),
         ("engines", ENGINES),
     ],
 )

@@ -21,15 +21,23 @@ _SEARCHED = (
 )  # fmt: skip
 
 
+_RENAMED = {"weight": "cost_weight", "lr": "search_lr", "betas": "search_betas",
+            "decay": "search_decay"}  # fmt: skip
+"""What the search calls its options, where other options have those names here."""
+
+
 def searched(options: Lfpc, round_to: int = 1) -> Search:
     """The options of the search itself."""
     found = {name: getattr(options, name) for name in _SEARCHED}
     turns = options.turns
     found["turns"] = turns if turns == "together" else f"{turns} first"
-    return Search(
-        **found, weight=options.cost_weight, lr=options.search_lr, betas=options.search_betas,
-        decay=options.search_decay, round_to=round_to,
-    )  # fmt: skip
+    found |= {name: getattr(options, here) for name, here in _RENAMED.items()}
+    try:
+        return Search(**found, round_to=round_to)
+    except SelectionError as error:
+        name, _, rest = str(error).partition(" ")
+        message = f"--{_RENAMED[name].replace('_', '-')} {rest}" if name in _RENAMED else str(error)
+        raise SelectionError(message) from None
 
 
 def criteria_named(items: Iterable[str]) -> tuple[str, ...]:
@@ -86,5 +94,6 @@ def by_learned_criteria(command: Prune, splits: Splits) -> dict[str, Any]:
         found["combine"] = ranking.combine
     if seeing := reads_data(command):
         found["score_batches"] = shown_to_criteria(splits, ranking.score_batch, seed)
-        found["at_most"] = batches_seen(ranking.score_batches, seeing[0])
+        seen = [batches_seen(ranking.score_batches, by) for by in seeing]
+        found["at_most"] = None if None in seen else seen[0]
     return found

@@ -142,6 +142,12 @@ def _check_search(command: Prune) -> None:
     options, family = command.lfpc, family_of(command)
     criteria = criteria_named(options.criteria)
     searched(options, command.round_to)
+    if options.search_epochs is not None and options.search_epochs < 1:
+        message = (
+            f"--search-epochs {options.search_epochs} leaves no search, by which alone it is known "
+            "what goes; give it at least 1"
+        )
+        raise SelectionError(message)
     choice, seeing = chosen_by(options.choice, criteria), reads_data(command)
     if seeing and family in FIBRES:
         message = (

@@ -28,7 +28,7 @@ class Lfpc:
     patterns of names (layer1*=l1), is taken as it is; then rates alone are learned"""
     search_epochs: Annotated[int | None, arg(metavar="N")] = None
     """Passes over the images that weights learn from while criteria are searched for; as many as
-    --epochs, which is how long the slim model trains afterwards, if not said"""
+    --epochs, which are those that the slim model trains for afterwards, if not said"""
     share: Annotated[float, arg(metavar="PART")] = 0.5
     """The part of the training images that odds are learned from, in the search; weights learn
     from the others"""
@@ -41,10 +41,12 @@ class Lfpc:
     masks: Literal["soft", "straight"] = "soft"
     """Mask by the mixture that is drawn, as in the paper, or by what there is most of in it, with
     the gradients of the mixture (straight through)"""
-    warm: Annotated[float, arg(metavar="TEMPERATURE")] = 5.0
-    """The temperature of the first draw, where mixtures are even;"""
+    warm: Annotated[float, arg(metavar="TEMPERATURE")] = 1.0
+    """The temperature of the first draw, where mixtures are more even. TAS has 5; short searches do
+    better colder"""
     cold: Annotated[float, arg(metavar="TEMPERATURE")] = 0.1
-    """and of the last, where they are nearly single choices. It falls in a straight line"""
+    """The temperature of the last, where they are nearly single choices; it falls in a straight
+    line"""
     among: Annotated[int | None, arg(metavar="N")] = None
     """Mix only so many criteria and rates at a time, which are drawn first; all if not said"""
     turns: Literal["together", "criteria", "rates"] = "together"

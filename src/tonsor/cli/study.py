@@ -21,7 +21,7 @@ from tonsor.study import criteria_tell, schedules, spsrc
 from tonsor.study.base import TUNE, Base
 from tonsor.study.criteria import UNIFORM, CriteriaStudy, criteria_trial
 from tonsor.study.markdown import table
-from tonsor.study.paired import Figure, accuracy, unpacked
+from tonsor.study.paired import Answers, Figure, accuracy, unpacked
 from tonsor.study.schedules import SchedulesStudy, schedules_trial
 from tonsor.study.spsrc import SpsrcStudy, spsrc_trial
 from tonsor.study.spsrc_figures import draw_spsrc
@@ -64,10 +64,10 @@ def study(command: Study) -> int:
 
             return _told(command, *spp(command, base, seeds, _whole(base, command.out)))
         case "lfpc":
-            from tonsor.cli.study_lfpc import lfpc, with_validation
+            from tonsor.cli.study_lfpc import lfpc, lfpc_study
 
-            base = with_validation(base)
-            return _told(command, *lfpc(command, base, seeds, _whole(base, command.out)))
+            chosen = lfpc_study(base, command.by, command.kept, seeds)
+            return _told(command, *lfpc(command, chosen, _answers(base, command.out)))
         case "spp-settings":
             from tonsor.cli.study_spp import spp_settings
 
@@ -165,11 +165,16 @@ def _print(page: str) -> None:
 
 def _whole(base: Base, folder: Path) -> Figure:
     """Judge the uncut network, once for all."""
+    return accuracy([_answers(base, folder)])
+
+
+def _answers(base: Base, folder: Path) -> Answers:
+    """Return which test images the uncut network gets right."""
     path = folder / _WHOLE
     if not path.exists():
         _write(path, json.dumps({"answers": base.judge(base.model())}) + "\n")
     right = json.loads(path.read_text("utf-8"))["answers"]
-    return accuracy([unpacked(right, len(base.splits(0).test))])
+    return unpacked(right, len(base.splits(0).test))
 
 
 def _write(path: Path, text: str) -> None:

@@ -34,15 +34,19 @@ def chosen_criteria(
     if joined:
         told.append("a line below joins layers that go together, and share what was chosen")
     said = textwrap.fill("; ".join(told), int(_PER_INCH * wide))
+    from matplotlib.patches import Patch
+
     with canvas(wide, 3.4 + 0.12 * len(joined) + 0.15 * said.count("\n")) as (axes, save):
+        key: list[Any] = []
         for name, style in _styles(names).items():
             mine = [i for i, x in enumerate(layers) if (x.criterion or _WHOLE) == name]
-            if not mine and name not in criteria:
-                continue
-            axes.bar([i + 1 for i in mine], [layers[i].left for i in mine], width=0.8, **style,
-                     linewidth=0, label=literal(name))  # fmt: skip
-        axes.bar(range(1, len(layers) + 1), [x.of for x in layers], width=0.8, facecolor="none",
-                 edgecolor=INK, linewidth=0.6, label="before")  # fmt: skip
+            if mine or name in criteria:
+                key.append(Patch(**style, linewidth=0, label=literal(name)))
+                axes.bar([i + 1 for i in mine], [layers[i].left for i in mine], width=0.8, **style,
+                         linewidth=0)  # fmt: skip
+        whole: Any = {"facecolor": "none", "edgecolor": INK, "linewidth": 0.6}
+        axes.bar(range(1, len(layers) + 1), [x.of for x in layers], width=0.8, **whole)
+        key.append(Patch(**whole, label="before"))
         _join(axes, joined)
         step = -(-len(layers) // _TICKS)
         ticks = range(1, len(layers) + 1, step)
@@ -51,7 +55,10 @@ def chosen_criteria(
         axes.grid(visible=False, axis="x")
         axes.set_xlabel("convolution")
         axes.set_ylabel(y)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5, borderaxespad=0, fontsize=8)
+        axes.legend(
+            handles=key, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(key) if wide > 9 else 5,
+            borderaxespad=0, fontsize=8,
+        )  # fmt: skip
         if said:
             axes.figure.supxlabel(literal(said), fontsize=8, color=INK, x=0.01, ha="left")
         return save()
@@ -63,7 +70,7 @@ def criterion_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         message = f"a figure tells {len(COLOURS) * len(_HATCHES)} criteria apart, got {len(names)}"
         raise ValueError(message)
     return {
-        name: {"color": COLOURS[i % len(COLOURS)]}
+        name: {"facecolor": COLOURS[i % len(COLOURS)]}
         | ({"hatch": hatch, "edgecolor": "white"} if (hatch := _HATCHES[i // len(COLOURS)]) else {})
         for i, name in enumerate(names)
     }
@@ -83,7 +90,7 @@ def _criteria(layers: Sequence[Left], criteria: Sequence[str]) -> list[str]:
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    grey = {"color": NEUTRAL}
+    grey = {"facecolor": NEUTRAL}
     return criterion_styles(names) | {
         SEVERAL: grey | {"hatch": "////", "edgecolor": "white"}, _WHOLE: grey
     }  # fmt: skip

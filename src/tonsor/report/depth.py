@@ -45,7 +45,8 @@ def depth_key(whole: Any, axes: Any, colours: Sequence[str], title: str) -> None
     ticks = sorted({1, count, *range(10, count - 4, max(10, 10 * (count // (10 * _TICKS))))})
     bar: Any = whole.colorbar(shades, ax=axes, ticks=ticks, pad=0.02, aspect=30)
     bar.solids.set_rasterized(False)  # or it would be a picture, which blurs
+    bar.solids.set_edgecolor("face")
     bar.ax.invert_yaxis()
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.minorticks_off()
-    bar.ax.set_title(title, fontsize=8)
+    bar.set_label(title, fontsize=8)

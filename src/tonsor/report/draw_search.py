@@ -12,7 +12,7 @@ from tonsor.plan_json import load_plan
 from tonsor.plans import Plan
 from tonsor.report.chosen import what_is_left
 from tonsor.report.chosen_criteria import chosen_criteria
-from tonsor.report.odds import odds
+from tonsor.report.odds import odds, odds_data
 from tonsor.report.raw import save_figure
 from tonsor.report.search_course import read_search
 
@@ -50,7 +50,7 @@ def draw_search(
     made = [into / f"{prefix}criteria.svg", into / f"{prefix}odds.svg"]
     svg = chosen_criteria(layers, criteria=course.criteria, conditions=told, y=y)
     save_figure(made[0], svg, {"layers": layers, "conditions": told})
-    save_figure(made[1], odds(course, conditions=told), {"search": course, "conditions": told})
+    save_figure(made[1], odds(course, conditions=told), odds_data(course) | {"conditions": told})
     return made
 
 

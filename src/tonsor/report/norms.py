@@ -56,7 +56,8 @@ def norm_densities(
     """Draw a smooth density of the norms of each layer, all on one chart.
 
     Curves go from red, near the input, to blue, near the output; their key numbers the layers from
-    1. A layer whose norms are all the same has no density, and a mark on the axis instead.
+    1. A layer whose norms are all the same has no density, and a mark on the axis instead. What
+    smoothing takes below 0 is left out.
     """
     values = {name: np.asarray(v, np.float64) for name, v in norms.items()}
     _check(values)
@@ -74,7 +75,7 @@ def norm_densities(
                 axes.plot([mine[0]], [0.0], marker=2, markersize=9, markeredgewidth=1.8,
                           color=colour, clip_on=False, zorder=4, linestyle="none")  # fmt: skip
                 continue
-            at = np.linspace(mine.min() - 3 * width, mine.max() + 3 * width, _POINTS)
+            at = np.linspace(max(mine.min() - 3 * width, 0), mine.max() + 3 * width, _POINTS)
             axes.plot(at, density(mine, at), color=colour, linewidth=1.2)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(x)

@@ -14,6 +14,7 @@ from tonsor.report.depth import depth_colours, depth_key
 from tonsor.report.search_course import SearchCourse
 
 Shown = Literal["odds", "logits"]
+_MOMENTS = 120  # about so many are drawn
 _FEW = 4  # sites that are shown if none are named
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 _PER_INCH = 15  # letters of the conditions that fit on an inch
@@ -31,7 +32,7 @@ def odds(
     Each of the `sites`, or of a few from the first to the last, has a panel for its criteria and
     one for its rates. The logits of criteria are drawn in place of their odds by `show="logits"`.
     """
-    numbers = _numbers(course, sites)
+    numbers, course = _numbers(course, sites), course.thinned(_MOMENTS)
     wide = max(8.0, 2.5 * len(numbers) + 1.2)
     said = textwrap.fill("; ".join(conditions), int(_PER_INCH * wide))
     with figure(wide, 7.0 + 0.15 * said.count("\n")) as (whole, save):
@@ -50,11 +51,28 @@ def odds(
                 above.set_ylabel(f"{show} of criteria", fontsize=8)
                 below.set_ylabel("odds of rates", fontsize=8)
             if place == len(numbers) - 1:
-                for axes in (above, below):
-                    _key(axes)
+                _key(above, reverse=False)
+                _key(below, reverse=True)  # as they are stacked
         if said:
             whole.supxlabel(literal(said), fontsize=8, color=INK, x=0.01, ha="left")
         return save()
+
+
+def odds_data(course: SearchCourse, sites: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the numbers that `odds` draws, those of panels by their site."""
+    numbers, course = _numbers(course, sites), course.thinned(_MOMENTS)
+    return {
+        "target": course.target, "tolerance": course.tolerance, "steps": course.steps,
+        "drawn": course.drawn, "expected": course.expected, "criteria": course.criteria,
+        "rates": course.rates,
+        "expected_rates": dict(zip(course.sites, course.expected_rates.T.round(4), strict=True)),
+        "odds": {
+            course.sites[i]: {
+                "criteria": course.criteria_odds[:, i].round(4),
+                "rates": course.rates_odds[:, i].round(4),
+            } for i in numbers
+        },
+    }  # fmt: skip
 
 
 def _numbers(course: SearchCourse, sites: Sequence[str] | None) -> list[int]:
@@ -102,7 +120,7 @@ def _criteria(axes: Any, course: SearchCourse, site: int, show: Shown) -> None:
     values = course.criteria_odds if show == "odds" else course.criteria_logits
     for i, (name, style) in enumerate(criterion_styles(course.criteria).items()):
         axes.plot(
-            course.steps, values[:, site, i], color=style["color"], linewidth=1.4,
+            course.steps, values[:, site, i], color=style["facecolor"], linewidth=1.4,
             linestyle=_DASHES[i // len(COLOURS)], label=literal(name),
         )  # fmt: skip
     if show == "odds":
@@ -130,6 +148,6 @@ def _plain(axes: Any, course: SearchCourse) -> None:
         axes.set_xlim(course.steps[0], course.steps[-1])
 
 
-def _key(axes: Any) -> None:
+def _key(axes: Any, *, reverse: bool) -> None:
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), reverse=True, fontsize=7)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), reverse=reverse, fontsize=7)

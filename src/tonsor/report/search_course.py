@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,18 @@ class SearchCourse:
                     f"moments, {sites} sites and {last} {name}"
                 )
                 raise ValueError(message)
+
+    def thinned(self, most: int) -> SearchCourse:
+        """Return about so many of the moments at the most, the first and the last among them."""
+        count = len(self.steps)
+        kept = sorted({*range(0, count, -(-count // most)), count - 1})
+        return replace(
+            self, criteria_logits=self.criteria_logits[kept], rates_logits=self.rates_logits[kept],
+            **{
+                name: tuple(getattr(self, name)[i] for i in kept)
+                for name in ("steps", "drawn", "expected")
+            },
+        )  # fmt: skip
 
     @property
     def criteria_learned(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ def same_widths(anatomy: Anatomy, decided: Plan, by: Mapping[str, Scores]) -> Pl
     return replace(decided, keep=keep, made_by={**made, "version": decided.made_by["version"]})
 
 
+def sites_of(anatomy: Anatomy, sites: Iterable[str]) -> dict[str, str]:
+    """Return for each group the site at which it is chosen what goes of it."""
+    named = set(sites)
+    site_of = {g.name: g.name for g in anatomy.prunable if g.name in named}
+    ties = {g.tie: g.name for g in anatomy.prunable if g.tie is not None and g.name in named}
+    return site_of | {g.name: ties[g.tie] for g in anatomy.prunable if g.tie in ties}
+
+
 def _searched(
     study: LfpcStudy, trial: Trial, folder: Path
 ) -> tuple[Plan, dict[str, Any]]:  # fmt: skip
@@ -134,9 +142,7 @@ def _plans(
 ) -> Iterator[tuple[str, Plan]]:
     every = {name: score(anatomy, name, combine=COMBINE, quiet=True) for name in study.criteria}
     sites, groups = decided.made_by["sites"], [g.name for g in anatomy.prunable]
-    site_of = {g: g for g in groups if g in sites}
-    ties = {g.tie: g.name for g in anatomy.prunable if g.tie is not None and g.name in sites}
-    site_of |= {g.name: ties[g.tie] for g in anatomy.prunable if g.tie in ties}
+    site_of = sites_of(anatomy, sites)
     yield (
         LEARNED,
         same_widths(

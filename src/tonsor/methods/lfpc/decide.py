@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tonsor.methods.lfpc.search import Search
 from tonsor.methods.lfpc.sites import Kept, Sites
 
 _NEAR = 0.995  # of a budget; there is no need to come closer
+_TRIES = 2000  # so many changes of two sites are looked at, but not more
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ def decide(sites: Sites, odds: Drawn, aim: Aim, how: Search) -> Decided:
 
     The criterion is the likeliest. So is the rate, or what stays is `expected`, the mean over all
     rates. If the cost is further from the target than the tolerance allows, the rates are changed
-    which the odds hold to the least. With `exact`, all sites then lose or regain about the same
-    part, until the cost is just within the target.
+    which the odds hold to the least. With `exact`, and where what is `expected` is off by as much,
+    all sites lose or regain about the same part, until the cost is just within the target.
     """
     criteria = tuple(odds.criteria.argmax(-1).tolist())
     chosen = _likeliest(odds.rates) if how.end == "likeliest" else None
@@ -74,7 +76,7 @@ def decide(sites: Sites, odds: Drawn, aim: Aim, how: Search) -> Decided:
         steered = _steered(sites, odds.rates, chosen, about, aim)
         moved = sum(a != b for a, b in zip(steered, chosen, strict=True))
         left = _left(sites, steered)
-    if how.exact:
+    if how.exact or (chosen is None and aim.misses(learned)):
         left = _scaled(sites, left, cost, aim.target)
     return Decided(criteria, tuple(left), sites.kept(criteria, left), learned, cost(left), moved)
 
@@ -99,7 +101,8 @@ def _steered(
 ) -> list[int]:  # fmt: skip
     """Change rates, one at a time, until the cost is within the tolerance or can't come nearer.
 
-    Each time it is the change that takes least from the odds for what it does to the cost.
+    Each time it is the change that takes least from the odds for what it does to the cost. Where
+    none helps any more, two sites may change at once, if there are not too many sites.
     """
     logs, now = rates.clamp_min(1e-300).log(), list(chosen)
     there = cost(_left(sites, now))
@@ -108,7 +111,7 @@ def _steered(
         if not side:
             break
         best: tuple[float, int, int, float] | None = None
-        for site, rate in _moves(sites, now, side):
+        for site, rate in _moves(sites, now, side, logs):
             tried = [*now[:site], rate, *now[site + 1 :]]
             reached = cost(_left(sites, tried))
             gain = side * (there - reached)
@@ -117,22 +120,54 @@ def _steered(
             price = float(logs[site, now[site]] - logs[site, rate]) / gain
             if best is None or price < best[0]:
                 best = price, site, rate, reached
-        if best is None:
+        if best is not None:
+            _, site, rate, there = best
+            now[site] = rate
+            continue
+        two = _two_at_once(sites, now, cost, aim, logs)
+        if two is None:
             break
-        _, site, rate, there = best
-        now[site] = rate
+        now, there = two
     return now
 
 
-def _moves(sites: Sites, now: Sequence[int], side: int) -> list[tuple[int, int]]:
-    """Return for each site the rate with the next fewer steps left, or the next more."""
+def _two_at_once(
+    sites: Sites, now: Sequence[int], cost: Callable[[Sequence[int]], float], aim: Aim, logs: Tensor
+) -> tuple[list[int], float] | None:
+    """Return the likeliest change of two rates that comes within the tolerance, or the nearest."""
+    rates, best = logs.shape[-1], None
+    if math.comb(len(now), 2) * rates**2 > _TRIES:
+        return None
+    there = abs(cost(_left(sites, now)) - aim.target)
+    for one, other in itertools.combinations(range(len(now)), 2):
+        for a, b in itertools.product(range(rates), repeat=2):
+            tried = [*now]
+            tried[one], tried[other] = a, b
+            reached = cost(_left(sites, tried))
+            off = abs(reached - aim.target)
+            if off >= there:
+                continue
+            outside = bool(aim.misses(reached))
+            lost = logs[one, now[one]] - logs[one, a] + logs[other, now[other]] - logs[other, b]
+            key = outside, off if outside else float(lost)
+            if best is None or key < best[0]:
+                best = key, tried, reached
+    return best and best[1:]
+
+
+def _moves(sites: Sites, now: Sequence[int], side: int, logs: Tensor) -> list[tuple[int, int]]:
+    """Return for each site the rate with the next fewer steps left, or the next more.
+
+    Where several rates leave as many, it is the likeliest of them.
+    """
     found: list[tuple[int, int]] = []
     for number, site in enumerate(sites.every):
         here = site.left[now[number]]
-        others = [(side * (here - n), rate) for rate, n in enumerate(site.left)]
+        odds = logs[number].tolist()
+        others = [(side * (here - n), -odds[rate], rate) for rate, n in enumerate(site.left)]
         further = [o for o in others if o[0] > 0]
         if further:
-            found.append((number, min(further)[1]))
+            found.append((number, min(further)[2]))
     return found
 
 
@@ -156,11 +191,14 @@ def _scaled(
         low, high = (middle, high) if cost(times(middle)) <= target else (low, middle)
     found = times(low)
     rests = [low * n - f for n, f in zip(left, found, strict=True)]
-    for number in sorted(range(len(found)), key=lambda i: -rests[i]):
-        if cost(found) >= _NEAR * target:
-            break
-        more = [*found]
-        more[number] = min(sites.every[number].steps, more[number] + 1)
-        if cost(more) <= target:
-            found = more
+    order, before = sorted(range(len(found)), key=lambda i: -rests[i]), list[int]()
+    while found != before:
+        before = found
+        for number in order:
+            if cost(found) >= _NEAR * target:
+                return found
+            more = [*found]
+            more[number] = min(sites.every[number].steps, more[number] + 1)
+            if cost(more) <= target:
+                found = more
     return found

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -27,9 +26,11 @@ from tonsor.methods.lfpc.begin import (
     fixed_criteria,
     names_of,
 )
+from tonsor.methods.lfpc.buffers import buffers_kept
 from tonsor.methods.lfpc.decide import Aim, Decided, decide
 from tonsor.methods.lfpc.feed import Feed
 from tonsor.methods.lfpc.flops import flop_loss
+from tonsor.methods.lfpc.moment import Moment
 from tonsor.methods.lfpc.sampler import Drawn, Sampler
 from tonsor.methods.lfpc.search import CRITERIA, Search
 from tonsor.methods.lfpc.sites import Sites
@@ -45,22 +46,6 @@ from tonsor.train.method import Method
 
 _MOMENTS = 200  # about so many are remembered of a search
 _NEAR = 0.995  # of a budget; what is further below is said
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """How a search stood after a step: the loss of what was drawn, its cost, and the odds.
-
-    `criteria` and `rates` are logits, with a row for each site.
-    """
-
-    step: int
-    temperature: float
-    loss: float
-    drawn: float
-    expected: float
-    criteria: list[list[float]]
-    rates: list[list[float]]
 
 
 class LearnedCriteria(Method):
@@ -119,9 +104,9 @@ class LearnedCriteria(Method):
         after: Plan | None = None,
     ) -> None:
         check_same(model, anatomy)
+        check_bare(anatomy)
         check_live(anatomy)
         check_maskable(anatomy.model)
-        check_bare(anatomy)
         check_steps(steps)
         self.budget, self.family, self.steps = budget_of(budget), family, steps
         self.criteria, self.search = names_of(criteria), search or Search()
@@ -131,6 +116,7 @@ class LearnedCriteria(Method):
             batches=score_batches, at_most=at_most, loss=loss, seed=seed,
         ))  # fmt: skip
         self._held = held_of(self.pools)
+        self._by_data = score_batches is not None
         try:
             self.sites = Sites(
                 self.pools, len(self.criteria), self.search.rates, self.search.round_to
@@ -160,6 +146,7 @@ class LearnedCriteria(Method):
         }  # fmt: skip
         self._about = {k: str(v) for k, v in self._made.items()} | {
             "family": family, "budget": str(self.budget), "after": digest(after),
+            "sites": ", ".join(site.name for site in self.sites.every),
         }  # fmt: skip
         self.history: list[Moment] = []
         self.decided: Decided | None = None
@@ -198,9 +185,9 @@ class LearnedCriteria(Method):
         self._zero()
         if self.over:
             return
-        if self.sampler.done % self.search.refresh == 0 or self._drawn is None:
+        if self.sampler.done % self.search.refresh == 0 or not self.sites.ranked:
             self._rank()
-        if self._drawn is not None:
+        if self.sites.ranked:
             self._learn(step)
         if self.sampler.done >= self.steps:
             self._decide()
@@ -208,9 +195,19 @@ class LearnedCriteria(Method):
             self._draw()
 
     def _rank(self) -> None:
-        """Score all pieces as they are now, if they can be scored yet."""
-        if self.pools.ready:
-            self.sites.rank(self.pools.scores())
+        """Score all pieces as they are now, if they can be scored yet.
+
+        What data shows, it shows of the whole model; of what is masked there would be nothing.
+        """
+        if not self.pools.ready:
+            return
+        if self._by_data:
+            self._show_whole()
+        self.sites.rank(self.pools.scores())
+
+    def _show_whole(self) -> None:
+        whole = [torch.ones_like(t) for t in self.pools.there.values()]
+        self.pools.show_(whole, whole)
 
     @torch.no_grad()
     def _draw(self) -> None:
@@ -343,15 +340,14 @@ class LearnedCriteria(Method):
         return {
             "budget": str(self.budget), "whole": self.pools.whole(self.budget.target),
             "learned": decided.learned, "reached": decided.cost, "met": met, "sites": sites,
-            "notes": notes,
+            "notes": notes, "limit": target,
         }  # fmt: skip
 
     def release(self) -> None:
         """Take the masks off, with nothing decided: the weights are as they are by now."""
         if not self._finished:
             if self.decided is None:
-                whole = [torch.ones_like(t) for t in self.pools.there.values()]
-                self.pools.show_(whole, whole)
+                self._show_whole()
             self._give_up()
 
     def _give_up(self) -> None:
@@ -396,15 +392,3 @@ class LearnedCriteria(Method):
         elif self._drawn is not None:
             self._show()
         self._zero()
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Have the statistics of norms afterwards as they were."""
-    before = [(b, b.detach().clone()) for b in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)

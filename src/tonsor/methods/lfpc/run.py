@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tonsor.anatomy import Anatomy
-from tonsor.errors import TrainError
+from tonsor.errors import SelectionError, TrainError
 from tonsor.files import replacing
 from tonsor.methods.lfpc.lfpc import LearnedCriteria
 from tonsor.methods.lfpc.search import Search
@@ -131,16 +131,24 @@ def prune_by_learned_criteria(
     weights that were there before the search, instead of those that it has trained. The statistics
     of BatchNorm are taken anew after the cut from so many batches as `recalibrate` says.
     """
+    if weights == "given" and options.get("family") == "filters":
+        message = (
+            "filters leave what their norms shift, unless that was learned to be zero: cut the "
+            "weights that were searched (weights='searched')"
+        )
+        raise SelectionError(message)
     folder = Path(folder)
     before = {n: t.detach().clone() for n, t in model.state_dict().items()}
     first = recipe if search_epochs is None else recipe.but(epochs=search_epochs)
-    decided, _ = search_criteria(
-        model, anatomy, splits, first.but(distill=0.0), budget=budget, folder=folder / "search",
-        resume=resume and (folder / "search").exists(), device=device, save_every=save_every,
-        log_every=log_every, board=board, quiet=quiet, **options,
-    )  # fmt: skip
-    if weights == "given":
-        model.load_state_dict(before)
+    try:
+        decided, _ = search_criteria(
+            model, anatomy, splits, first.but(distill=0.0), budget=budget, folder=folder / "search",
+            resume=resume and (folder / "search").exists(), device=device, save_every=save_every,
+            log_every=log_every, board=board, quiet=quiet, **options,
+        )  # fmt: skip
+    finally:
+        if weights == "given":  # if it was stopped too, or the same model could not go on
+            model.load_state_dict(before)
     slim = decided.apply(model, verify=verify)
     if recalibrate:
         where = next(slim.parameters()).device

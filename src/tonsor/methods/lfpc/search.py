@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -17,7 +18,8 @@ _FASTEST = 0.1
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     "tolerance": (0, 1), "weight": (0, math.inf), "lr": (0, math.inf), "decay": (0, math.inf),
-    "refresh": (1, math.inf), "round_to": (1, math.inf), "among": (1, math.inf),
+    "refresh": (1, math.inf), "round_to": (1, math.inf), "warm": (0, math.inf),
+    "cold": (0, math.inf), "among": (2, math.inf),  # of a single one, no odds would be learned
 }  # fmt: skip
 
 
@@ -74,14 +76,15 @@ class Search:
 
     def __post_init__(self) -> None:
         """Refuse what is no choice."""
-        object.__setattr__(self, "rates", tuple(float(r) for r in self.rates))
-        rates = self.rates
-        if not rates or sorted(set(rates)) != list(rates) or not 0 <= rates[0] <= rates[-1] < 1:
+        rates = _numbers(self.rates)
+        rising = all(a < b for a, b in itertools.pairwise(rates))
+        if not rates or not rising or not 0 <= rates[0] <= rates[-1] < 1:
             message = (
                 "rates are the parts that may go, rising from at least 0 to below 1, such as "
-                f"{RATES}; got {rates!r}"
+                f"{RATES}; got {self.rates!r}"
             )
             raise SelectionError(message)
+        object.__setattr__(self, "rates", rates)
         for name, kind in get_type_hints(Search).items():
             self._check(name, kind, getattr(self, name))
         if not (0 < self.cold <= self.warm < math.inf):
@@ -90,21 +93,26 @@ class Search:
                 "above 0 and not above where it begins"
             )
             raise SelectionError(message)
-        if not all(0 <= b < 1 for b in self.betas) or len(self.betas) != 2:
+        if len(_numbers(self.betas)) != 2 or not all(0 <= b < 1 for b in self.betas):
             message = f"betas are two numbers from 0 to below 1, got {self.betas!r}"
             raise SelectionError(message)
 
     @staticmethod
     def _check(name: str, kind: Any, value: Any) -> None:
+        optional = type(None) in get_args(kind)
         if get_origin(kind) is Literal and value not in get_args(kind):
             message = f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}"
             raise SelectionError(message)
-        if name not in _BOUNDS or value is None:
+        if kind is bool and type(value) is not bool:
+            message = f"{name} must be True or False, got {value!r}"
+            raise SelectionError(message)
+        if name not in _BOUNDS or (optional and value in (None,)):
             return
         low, high = _BOUNDS[name]
         whole = kind is int or kind == int | None
-        right = type(value) is int if whole else isinstance(value, (int, float))
-        if not right or not (low <= value <= high and math.isfinite(value)):
+        kinds = int if whole else (int, float)
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        if not right or not (low <= float(value) <= high and math.isfinite(value)):
             bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
             message = f"{name} must be a {'whole ' * whole}number {bounds}, got {value!r}"
             raise SelectionError(message)
@@ -120,3 +128,11 @@ class Search:
     def but(self, **changes: Any) -> Search:
         """Return the same with some options changed."""
         return Search(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
+
+
+def _numbers(given: Any) -> tuple[float, ...]:
+    """Return several numbers, or none if they are anything else."""
+    try:
+        return () if isinstance(given, str) else tuple(float(n) for n in given)
+    except (TypeError, ValueError):
+        return ()

@@ -42,7 +42,7 @@ class BlockPools:
         )
         if not self.blocks:
             message = (
-                "no block of this model may go by chance: none may go at all, or it is not known "
+                "no block of this model may go in this way: none may go at all, or it is not known "
                 "what makes its branch zero (a norm, a linear layer or a convolution at its end)"
             )
             raise SelectionError(message)

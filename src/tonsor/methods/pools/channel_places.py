@@ -73,7 +73,9 @@ def _kinds(anatomy: Anatomy, group: Group) -> _Kinds:
     weights = list(parts(anatomy, group))
     flat = [p for p in vectors(anatomy, group) if p not in weights]
     readers = [p for p in weights if not p.made]
-    passing = [p for p in readers if _passes(anatomy, p)]
+    # What makes the channels that it sums over, as in `x + conv(x)`, passes none of them on.
+    makes = {p.member.tensor for p in weights if p.made}
+    passing = [p for p in readers if p.member.tensor not in makes and _passes(anatomy, p)]
     members = [m.tensor for m in group.members]
     norms = [i for t in members if isinstance(_owner(anatomy, t), _NORMS) for i in _ops(anatomy, t)]
     scales = [p for p in flat if isinstance(_owner(anatomy, p.member.tensor), _NORMS)]
@@ -81,7 +83,8 @@ def _kinds(anatomy: Anatomy, group: Group) -> _Kinds:
         summing=[p for p in readers if p not in passing],
         passing=[p for p in passing if all(n < min(_ops(anatomy, p.member.tensor)) for n in norms)],
         scales=[
-            p for p in scales
+            p
+            for p in scales
             if not _reaches(anatomy, min(_ops(anatomy, p.member.tensor)), norms, group.name)
         ],
         makers=[p for p in weights if p.made] + flat,
@@ -179,7 +182,8 @@ def _reaches(anatomy: Anatomy, first: int, norms: Sequence[int], leaf: str) -> b
             return True
         if met or op.index == first:
             found |= {
-                v for v in op.outputs
+                v
+                for v in op.outputs
                 if v is not None and any(n.name == leaf for a in axes[v] for n in leaves(a))
             }
     return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from tonsor.anatomy import Anatomy
 from tonsor.errors import SelectionError
 from tonsor.methods.pools.base import Family, Pools, Searched, Wanted
@@ -14,6 +16,9 @@ from tonsor.methods.pools.filters import FilterPools
 
 def pools_of(anatomy: Anatomy, family: Family | Searched, wanted: Wanted) -> Pools:
     """Return the pools of a family, whose parameters are masked from then on."""
+    if family not in get_args(Searched):
+        message = f"family must be one of {', '.join(get_args(Searched))}, got {family!r}"
+        raise SelectionError(message)
     if family in ("columns", "stripes"):
         return FibrePools(anatomy, family, wanted)
     if family == "filters":
