@@ -18,7 +18,15 @@ STEPS = 30
 
 def both(seed: int = 0, budget: float = 0.4, **changes: Any) -> tuple[Any, LearnedCriteria, ByHand]:
     net, anatomy = made("chain", seed, double=True)
-    options = {"lr": 0.05, "rates": RATES, "exact": False, "tolerance": 0.05, **changes}
+    options = {
+        "warm": 5.0,
+        "cold": 0.1,
+        "lr": 0.05,
+        "rates": RATES,
+        "exact": False,
+        "tolerance": 0.05,
+        **changes,
+    }
     odds = other(7, double=True)
     by_hand = ByHand(
         net, odds, math.floor(budget * anatomy.cost.amount("macs")), STEPS, seed=seed,

