@@ -58,6 +58,19 @@ def test_a_step_of_the_odds_changes_nothing_else(kind: str, masked: Any) -> None
         optimizer.zero_grad()
 
 
+def test_odds_learn_where_norms_are_frozen() -> None:
+    """Norms that stay in evaluation mode are masked by what was drawn all the same."""
+    net, method = begun("residual", search=FAST.but(tolerance=1.0))  # so that the loss says all
+    net.train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    was, optimizer = odds(method), sgd(net)
+    stepped(net, method, optimizer, 0, pictures(1)[0])
+    method.after_step(0)
+    assert not any(map(torch.equal, odds(method), was))
+
+
 def test_a_step_of_the_weights_does_not_change_the_odds() -> None:
     net, method = begun()
     optimizer = sgd(net)

@@ -13,8 +13,8 @@ import tonsor
 from tests.families.column_nets import NETS as OF_COLUMNS
 from tests.methods.nets import Batch
 from tests.methods.swp.nets import made, pictures, sgd
-from tonsor.methods.spp import ByChance
 from tonsor.methods.pools.drawn import DrawnMask
+from tonsor.methods.spp import ByChance
 
 __all__ = ["NETS", "chances", "drive", "gone", "looks", "made", "masks", "pictures", "sgd"]
 

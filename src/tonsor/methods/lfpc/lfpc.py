@@ -35,7 +35,7 @@ from tonsor.methods.lfpc.sampler import Drawn, Sampler
 from tonsor.methods.lfpc.search import CRITERIA, Search
 from tonsor.methods.lfpc.sites import Sites
 from tonsor.methods.pools.base import Searched, Wanted
-from tonsor.methods.pools.drawn import let_go
+from tonsor.methods.pools.drawn import drawn_everywhere, let_go
 from tonsor.methods.pools.limit import limit_of
 from tonsor.methods.pools.make import check_bare, held_of, pools_of
 from tonsor.methods.silence import multiply_
@@ -249,7 +249,7 @@ class LearnedCriteria(Method):
                 upper=self.search.upper_tolerance,
             )  # fmt: skip
 
-        with torch.enable_grad(), buffers_kept(self._model):
+        with torch.enable_grad(), buffers_kept(self._model), drawn_everywhere(self._held):
             found = self.sampler.learn(loss)
         if not math.isfinite(found):
             message = (

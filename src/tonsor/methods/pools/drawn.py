@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -131,6 +132,20 @@ def let_go(held: Iterable[Held]) -> None:
     """Let parameters go, in the order in which each module is found as it was left."""
     for one in reversed(list(held)):
         one.let_go()
+
+
+@contextmanager
+def drawn_everywhere(held: Iterable[Held]) -> Iterator[None]:
+    """Mask by what was drawn in modules too that are kept in evaluation mode."""
+    masks = [one.mask for one in held]
+    before = [mask.sampled for mask in masks]
+    for mask in masks:
+        mask.sampled = True
+    try:
+        yield
+    finally:
+        for mask, sampled in zip(masks, before, strict=True):
+            mask.sampled = sampled
 
 
 def draw_elements_(held: Iterable[Held], generator: torch.Generator) -> None:

@@ -15,7 +15,13 @@ from tonsor.errors import TrainError
 from tonsor.methods.checks import check_about, check_live, check_maskable, check_same
 from tonsor.methods.earlier import digest
 from tonsor.methods.pools.base import Family, Wanted
-from tonsor.methods.pools.drawn import GradMode, draw_elements_, let_go, momenta
+from tonsor.methods.pools.drawn import (
+    GradMode,
+    draw_elements_,
+    drawn_everywhere,
+    let_go,
+    momenta,
+)
 from tonsor.methods.pools.limit import as_cost, limit_of
 from tonsor.methods.pools.make import check_bare, check_train, held_of, pools_of
 from tonsor.methods.silence import multiply_
@@ -268,15 +274,14 @@ class ByChance(Method):
         before = [held.mask.drawn for held in self._held]
         self.pools.show_(self.chances.draw())
         self._draw_elements()
-        for held in self._held:
-            held.mask.sampled = True
         try:
-            yield
+            with drawn_everywhere(self._held):
+                yield
         finally:
             self.chances.rewind(chance)
             self._elements.set_state(elements)
             for held, drawn in zip(self._held, before, strict=True):
-                held.mask.drawn, held.mask.sampled = drawn, False
+                held.mask.drawn = drawn
 
     # ------------------------------------------------------------ the end
 
