@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,3 +23,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(words) == 2
     return " ".join(capsys.readouterr().err.split())
+
+
+def place(folder: Path, name: str) -> list[str]:
+    """Say where a run, and what comes out of it, go."""
+    return ["--run", str(folder / name), "--out", str(folder / f"{name}.tonsor")]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import tonsor
-from tests.commands import answer, refusal
+from tests.commands import answer, place, refusal
 from tests.test_cli_stripe_training import stopping
 from tests.test_cli_stripes import BLIND, NET, TRAIN, cut_again, filled, small, written
 from tonsor.artifact import read_plan
@@ -40,11 +40,6 @@ ALL = [
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return written(tmp_path_factory.mktemp("base") / "net.safetensors")
-
-
-def place(folder: Path, name: str) -> list[str]:
-    """Say where a run, and what comes out of it, go."""
-    return ["--run", str(folder / name), "--out", str(folder / f"{name}.tonsor")]
 
 
 # ---------------------------------------------------------------- what goes

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy, inspect
-from tonsor.methods.gradual import Gradual
-from tonsor.methods.soft import Soft
+from tonsor.train.method import Method
 
 Batch = tuple[Tensor, Tensor]
 
@@ -64,15 +63,17 @@ def sgd(net: nn.Module) -> torch.optim.Optimizer:
 
 def drive(
     net: nn.Module,
-    method: Gradual | Soft,
+    method: Method,
     data: Iterable[Batch],
     *,
     optimizer: torch.optim.Optimizer | None = None,
+    begin: Callable[[nn.Module], torch.optim.Optimizer] = sgd,
     first: int = 0,
     watch: Callable[[int], Any] = lambda step: None,
 ) -> torch.optim.Optimizer:
     """The loop of `tonsor.train.method`; `watch` is called after each step."""
-    optimizer = optimizer or sgd(net)
+    optimizer = optimizer or begin(net)
+    method.attach(optimizer)
     for step, (images, labels) in enumerate(data, first):
         F.cross_entropy(net(images), labels).backward()
         method.before_step(step)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import tonsor
 from tests.criteria.nets import settled
+from tests.families.column_nets import Gated
 from tonsor.anatomy import Anatomy
 
 
@@ -91,21 +92,6 @@ class Dense(nn.Module):
         x = self.first(self.stem(x)).relu()
         x = torch.cat([x, self.one(self.norm1(x).relu())], 1)
         x = torch.cat([x, self.two(self.norm2(x).relu())], 1)
-        return self.fc(self.last(x).relu().mean((2, 3)))
-
-
-class Gated(nn.Module):
-    """Channels are scaled by what two layers say of their means."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
-        self.down, self.up = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1)
-        self.last, self.fc = nn.Conv2d(6, 4, 3, 2), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.stem(x)).relu()
-        x = x * self.up(self.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
         return self.fc(self.last(x).relu().mean((2, 3)))
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from tests.methods.nets import Batch
 from tests.methods.spp.nets import looks, masks
-from tests.methods.swp.nets import made, pictures, sgd
+from tests.methods.swp.nets import drive, made, pictures, sgd
 from tonsor.anatomy import Anatomy
 from tonsor.methods.lfpc import LearnedCriteria
 
@@ -33,25 +31,3 @@ def learned(net: Any, anatomy: Anatomy, **options: Any) -> LearnedCriteria:
     if "batches" not in given:
         given["batches"] = other(double=next(net.parameters()).dtype == torch.float64)
     return LearnedCriteria(net, anatomy, **given)
-
-
-def drive(
-    net: Any,
-    method: LearnedCriteria,
-    data: Iterable[Batch],
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    first: int = 0,
-    watch: Callable[[int], Any] = lambda step: None,
-) -> torch.optim.Optimizer:
-    """Train step by step; `watch` is called after each."""
-    optimizer = optimizer or sgd(net)
-    method.attach(optimizer)
-    for step, (images, labels) in enumerate(data, first):
-        F.cross_entropy(net(images), labels).backward()
-        method.before_step(step)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(step)
-        watch(step)
-    return optimizer

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tonsor
 from tests.families.column_nets import NETS as OF_COLUMNS
-from tests.methods.nets import Batch
-from tests.methods.swp.nets import made, pictures, sgd
+from tests.methods.swp.nets import drive, made, pictures, sgd
 from tonsor.methods.pools.drawn import DrawnMask
 from tonsor.methods.spp import ByChance
 
@@ -91,28 +89,6 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vgg16 with bias": (lambda: tonsor.zoo.build("vgg16", width=0.1, bias=True), (3, 32, 32)),
     "shortcut B": (lambda: tonsor.zoo.build("resnet20", width=0.25, shortcut="B"), (3, 8, 8)),
 }
-
-
-def drive(
-    net: nn.Module,
-    method: ByChance,
-    data: Iterable[Batch],
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    first: int = 0,
-    watch: Callable[[int], Any] = lambda step: None,
-) -> torch.optim.Optimizer:
-    """Train step by step; `watch` is called after each."""
-    optimizer = optimizer or sgd(net)
-    method.attach(optimizer)
-    for step, (images, labels) in enumerate(data, first):
-        F.cross_entropy(net(images), labels).backward()
-        method.before_step(step)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(step)
-        watch(step)
-    return optimizer
 
 
 def masks(net: nn.Module) -> dict[str, DrawnMask]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.methods.nets import Batch, Residual, batches
+from tests.methods.nets import drive as driven
 from tonsor.anatomy import Anatomy, inspect
 from tonsor.methods.swp import FilterSkeleton, StripeLasso
 
@@ -63,25 +65,7 @@ def sgd(net: nn.Module, lr: float = 0.05, decay: float = 1e-4) -> torch.optim.Op
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
 
 
-def drive(
-    net: nn.Module,
-    method: FilterSkeleton | StripeLasso,
-    data: Iterable[Batch],
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    first: int = 0,
-    watch: Callable[[int], Any] = lambda step: None,
-) -> torch.optim.Optimizer:
-    """Train step by step; `watch` is called after each."""
-    optimizer = optimizer or sgd(net)
-    for step, (images, labels) in enumerate(data, first):
-        F.cross_entropy(net(images), labels).backward()
-        method.before_step(step)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(step)
-        watch(step)
-    return optimizer
+drive = partial(driven, begin=sgd)
 
 
 def put(method: FilterSkeleton, values: dict[str, Tensor] | None = None, seed: int = 0) -> None:
