@@ -134,9 +134,9 @@ class Sites:
 
 
 def _nearest(wanted: float, multiple: int, most: int) -> int:
-    """Return the nearest multiple, at least one piece and at most all."""
-    found = multiple * math.floor(wanted / multiple + 0.5)
-    return min(max(found, min(multiple, most), 1), most)
+    """Return the nearest multiple, or all if that is nearer; at least one piece stays."""
+    found = min(max(multiple * math.floor(wanted / multiple + 0.5), min(multiple, most), 1), most)
+    return most if abs(most - wanted) < abs(found - wanted) else found
 
 
 def _ranks(scores: Tensor) -> Tensor:
