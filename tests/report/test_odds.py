@@ -16,7 +16,7 @@ import tonsor
 from tests.report.svg import height, shapes, texts
 from tonsor.errors import PlanError
 from tonsor.methods.lfpc import LearnedCriteria
-from tonsor.methods.lfpc.run import SEARCH, _write
+from tonsor.methods.lfpc.run import SEARCH, course_data
 from tonsor.plan_json import save_plan
 from tonsor.report.canvas import COLOURS, PALE
 from tonsor.report.depth import depth_colours
@@ -170,7 +170,7 @@ def searched(folder: Path) -> tuple[LearnedCriteria, tonsor.Anatomy]:
     for step in range(STEPS):
         method.after_step(step)
     save_plan(folder / "plan.json", method.finish())
-    _write(folder / SEARCH, method)
+    (folder / SEARCH).write_text(json.dumps(course_data(method)), "utf-8")
     return method, anatomy
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tonsor.methods.lfpc import LearnedCriteria
+from tonsor.methods.lfpc.run import course_data
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -90,11 +91,7 @@ def read_search(path: str | Path) -> SearchCourse:
 
 def course_of(method: LearnedCriteria) -> SearchCourse:
     """Return how a search has gone until now."""
-    return _course({
-        "sites": [site.name for site in method.sites.every], "criteria": method.criteria,
-        "rates": method.search.rates, "target": method.target,
-        "tolerance": method.search.tolerance, "moments": [asdict(m) for m in method.history],
-    })  # fmt: skip
+    return _course(course_data(method))
 
 
 def _course(data: Mapping[str, Any]) -> SearchCourse:

@@ -17,6 +17,7 @@ from tonsor.errors import SelectionError, TrainError
 from tonsor.files import replacing
 from tonsor.methods.lfpc.lfpc import LearnedCriteria
 from tonsor.methods.lfpc.search import Search
+from tonsor.methods.run import plain_batches
 from tonsor.plans import Plan
 from tonsor.train.calibrate import calibrate
 from tonsor.train.data import Batches, Splits, Subset
@@ -97,7 +98,8 @@ def search_criteria(
     finally:
         method.release()  # or a search that was stopped could not go on with the same model
     assert result.plan is not None
-    _write(folder / SEARCH, method)
+    with replacing(folder / SEARCH) as part:
+        part.write_text(json.dumps(course_data(method)) + "\n", "utf-8")
     return result.plan, method
 
 
@@ -151,11 +153,8 @@ def prune_by_learned_criteria(
             model.load_state_dict(before)
     slim = decided.apply(model, verify=verify)
     if recalibrate:
-        where = next(slim.parameters()).device
-        shown = Batches(
-            splits.train, size=recipe.batch, mean=splits.mean, std=splits.std, shuffle=True,
-            seed=recipe.seed, device=where, channels_last=recipe.channels_last,
-        )  # fmt: skip
+        where = str(next(slim.parameters()).device)
+        shown = plain_batches(splits.train, splits, recipe, where, shuffle=True)
         calibrate(slim, shown, recalibrate)
     result = fit(
         slim, splits, recipe, folder=folder, resume=resume, teacher=teacher, plan=decided,
@@ -169,13 +168,11 @@ def _steps(images: int, batch: int) -> int:
     return math.ceil(images / batch) - int(images > batch and images % batch == 1)
 
 
-def _write(path: Path, method: LearnedCriteria) -> None:
-    """Write how a search went."""
-    data = {
+def course_data(method: LearnedCriteria) -> dict[str, Any]:
+    """Return how a search has gone until now, as `search.json` holds it."""
+    return {
         "sites": [site.name for site in method.sites.every],
         "criteria": list(method.criteria), "rates": list(method.search.rates),
         "target": method.target, "tolerance": method.search.tolerance,
         "moments": [asdict(m) for m in method.history],
     }  # fmt: skip
-    with replacing(path) as part:
-        part.write_text(json.dumps(data) + "\n", "utf-8")

@@ -111,3 +111,19 @@ class Pools(Protocol):
     def plan(self, kept: Sequence[Tensor], made_by: Mapping[str, Any]) -> Plan:
         """Return the plan that keeps just these pieces."""
         ...
+
+
+class Unwatched:
+    """What pools have that are scored by weights: nothing of training has to be seen before."""
+
+    ready = True
+
+    def see(self) -> None:
+        """Nothing is looked at."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """There is nothing to remember."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to go on from."""

@@ -16,7 +16,7 @@ from tonsor.families.blocks.block import Block, Blocks
 from tonsor.families.blocks.ends import ends_of
 from tonsor.families.blocks.find import find_blocks
 from tonsor.methods.earlier import Earlier
-from tonsor.methods.pools.base import Expected, Wanted
+from tonsor.methods.pools.base import Expected, Unwatched, Wanted
 from tonsor.methods.pools.drawn import Held, hold
 from tonsor.plans import Plan
 from tonsor.select.block_plan import kept_blocks
@@ -25,7 +25,7 @@ from tonsor.select.drop import drop_plan, with_numbers_that_hold
 _NAME = "blocks"
 
 
-class BlockPools:
+class BlockPools(Unwatched):
     """The residual blocks of a model of which it is known what makes their branch zero."""
 
     def __init__(self, anatomy: Anatomy, wanted: Wanted) -> None:
@@ -48,15 +48,11 @@ class BlockPools:
             raise SelectionError(message)
         self.there: Mapping[str, Tensor] = {_NAME: torch.ones(len(self.blocks), dtype=torch.bool)}
         self.tied: Sequence[Mapping[str, int]] = [{_NAME: 1}]
-        self.ready = True
         self.scores()
         self.earlier = Earlier(anatomy, after, ends)
         held = hold(anatomy, [n for b in self.blocks for n in ends[b.name]], wanted.mode)
         self._held = {b.name: [held[n] for n in ends[b.name]] for b in self.blocks}
         self.held: Mapping[str, tuple[Held, ...]] = {_NAME: tuple(held.values())}
-
-    def see(self) -> None:
-        """Weights are all that is looked at, and what was given to look at."""
 
     def scores(self) -> list[Tensor]:
         """Score the blocks."""
@@ -76,13 +72,6 @@ class BlockPools:
             message = f"'{by}' gives no score to '{missing[0]}'; choose another, or keep it"
             raise SelectionError(message)
         return torch.tensor([found[b.name] for b in self.blocks], dtype=torch.float64)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing of training is seen."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to go on from."""
 
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the ends of branches."""

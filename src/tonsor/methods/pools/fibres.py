@@ -19,7 +19,7 @@ from tonsor.families.fibres import FibreLayers, no_layer_free
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.fibres import FibreMask, Kind
 from tonsor.methods.earlier import Earlier
-from tonsor.methods.pools.base import Expected, Wanted
+from tonsor.methods.pools.base import Expected, Unwatched, Wanted
 from tonsor.methods.pools.drawn import Held, hold
 from tonsor.methods.silence import silenced
 from tonsor.plans import Plan
@@ -27,7 +27,7 @@ from tonsor.select.fibres.frame import Frame
 from tonsor.select.fibres.make import keeping
 
 
-class FibrePools:
+class FibrePools(Unwatched):
     """The fibres of each convolution that may lose some."""
 
     def __init__(self, anatomy: Anatomy, kind: Kind, wanted: Wanted) -> None:
@@ -39,13 +39,9 @@ class FibrePools:
             x.name: torch.from_numpy(start[x.name].reshape(-1).copy()) for x in self.layers
         }
         self.tied: Sequence[Mapping[str, int]] = [{x.name: 1} for x in self.layers]
-        self.ready = True
         self.earlier = Earlier.of(self.frame)
         held = hold(anatomy, [x.weight for x in self.layers], wanted.mode)
         self.held: Mapping[str, tuple[Held, ...]] = {x.name: (held[x.weight],) for x in self.layers}
-
-    def see(self) -> None:
-        """Weights are all that is looked at."""
 
     @torch.no_grad()
     def scores(self) -> list[Tensor]:
@@ -58,13 +54,6 @@ class FibrePools:
                 torch.from_numpy(checked(x, mine[i])) for mine in found
             ]) for i, x in enumerate(self.layers)
         ]  # fmt: skip
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing of training is seen."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to go on from."""
 
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask the weights."""

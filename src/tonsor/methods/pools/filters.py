@@ -21,14 +21,14 @@ from tonsor.families.maps import as_run
 from tonsor.families.norms import scale_and_shift
 from tonsor.fibres import FibreMask
 from tonsor.methods.earlier import Earlier
-from tonsor.methods.pools.base import Expected, Wanted
+from tonsor.methods.pools.base import Expected, Unwatched, Wanted
 from tonsor.methods.pools.drawn import Held, hold
 from tonsor.methods.pools.fibres import criterion_of, frame_of
 from tonsor.methods.silence import silenced
 from tonsor.plans import Plan
 
 
-class FilterPools:
+class FilterPools(Unwatched):
     """The filters of each convolution that may lose stripes, all stripes of a filter at once.
 
     A filter is masked in the scale and shift of the BatchNorm behind it, or else in its own weights
@@ -43,16 +43,12 @@ class FilterPools:
             x.name: torch.from_numpy(self.frame.start[x.name].any(axis=1)) for x in self.layers
         }
         self.tied: Sequence[Mapping[str, int]] = [{x.name: 1} for x in self.layers]
-        self.ready = True
         self.earlier = Earlier.of(self.frame)
         places = _places(anatomy, self.layers)
         held = hold(anatomy, [n for mine in places.values() for n in mine], wanted.mode)
         self.held: Mapping[str, tuple[Held, ...]] = {
             layer: tuple(held[n] for n in mine) for layer, mine in places.items()
         }
-
-    def see(self) -> None:
-        """Weights are all that is looked at."""
 
     @torch.no_grad()
     def scores(self) -> list[Tensor]:
@@ -62,13 +58,6 @@ class FilterPools:
         return [
             torch.stack([_checked(x, mine[i]) for mine in found]) for i, x in enumerate(self.layers)
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing of training is seen."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to go on from."""
 
     def show_(self, drawn: Sequence[Tensor], kept: Sequence[Tensor] | None = None) -> None:
         """Mask what is behind the filters."""

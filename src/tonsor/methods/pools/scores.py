@@ -12,8 +12,8 @@ from tonsor.anatomy import Anatomy
 from tonsor.criteria.gather import row
 from tonsor.criteria.many import Many
 from tonsor.criteria.registry import Registered, find_criterion
-from tonsor.criteria.rows import Row
-from tonsor.criteria.score import from_rows, score
+from tonsor.criteria.rows import Row, check_combine
+from tonsor.criteria.score import from_rows
 from tonsor.families.channels import Part, parts
 from tonsor.methods.checks import check_trained
 from tonsor.methods.pools.base import Wanted
@@ -27,6 +27,7 @@ class ChannelScores:
     """
 
     def __init__(self, anatomy: Anatomy, wanted: Wanted) -> None:
+        check_combine(wanted.combine)
         self._anatomy, self._wanted = anatomy, wanted
         self._makers = wanted.combine == "producer"
         self._still: dict[int, Registered] = {}
@@ -58,7 +59,7 @@ class ChannelScores:
         for scores in self._others.values():
             found -= set((scores.look() if scores.ready else scores).unscored)
         if self._still:
-            found &= set(score(self._anatomy, "l1", combine=self._wanted.combine).values)
+            found &= {group for group, _ in self._places}
         return found
 
     def check(self, groups: Iterable[str]) -> None:
