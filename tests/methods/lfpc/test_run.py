@@ -71,6 +71,10 @@ def test_a_model_is_searched_cut_trained_and_judged(tmp_path: Path, way: str) ->
     told = json.loads((tmp_path / "search" / "search.json").read_text())
     assert told["sites"] == list(plan.made_by["sites"])
     assert told["criteria"] == plan.made_by["criteria"]
+    search = plan.made_by["search"]
+    assert (tuple(told["rates"]), told["tolerance"]) == (search["rates"], search["tolerance"])
+    kept = float(plan.made_by["budget"].partition("=")[2].rstrip("%")) / 100
+    assert told["target"] == pytest.approx(kept * plan.made_by["whole"], abs=1)
     assert len(told["moments"]) == plan.made_by["steps"] == (14 if way == "gradients" else STEPS)
     last = told["moments"][-1]
     for i, site in enumerate(plan.made_by["sites"].values()):
