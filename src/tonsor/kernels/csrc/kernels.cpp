@@ -1,0 +1,43 @@
+// The functions that are called from outside.
+#include "packed.h"
+#include "run.h"
+
+#ifndef TONSOR_LEVEL
+#define TONSOR_LEVEL "?"
+#endif
+
+#define TONSOR_API extern "C" __attribute__((visibility("default")))
+
+TONSOR_API int tonsor_abi(void) { return 1; }
+
+TONSOR_API const char* tonsor_level(void) { return TONSOR_LEVEL; }
+
+// Whether it was compiled with OpenMP; without it, everything runs in one thread.
+TONSOR_API int tonsor_openmp(void) {
+#if defined(_OPENMP)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// Convolves; inputs and outputs are channels last, `half` says that they are bfloat16. Returns 0,
+// or what is wrong: 1, this is nothing packed; 2, it was packed for another version.
+TONSOR_API int tonsor_convolve(const void* packed, const void* x, const void* residual, void* out,
+                               int64_t batch, int64_t height, int64_t width, int64_t out_height,
+                               int64_t out_width, int64_t top, int64_t left, int relu, int half,
+                               int threads) {
+  using namespace tonsor;
+  const Header& h = header(packed);
+  if (h.magic != MAGIC) return 1;
+  if (h.version != VERSION) return 2;
+  if (batch * out_height * out_width == 0) return 0;
+  const Call call{packed, x,         residual, out, batch, height,       width, out_height,
+                  out_width, top, left,     relu != 0, threads < 1 ? 1 : threads};
+  switch (h.form) {
+    case STRIPES: run_stripes(call, half); return 0;
+    case PANELS: run_panels(call, half); return 0;
+    case DOTS: run_dots(call, half); return 0;
+    default: return 1;
+  }
+}

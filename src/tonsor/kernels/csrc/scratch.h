@@ -1,0 +1,46 @@
+// Memory for one thread to work in, kept from call to call.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace tonsor {
+
+class Scratch {
+ public:
+  // So many floats, of which nothing is known; nullptr if there is no memory.
+  float* floats(int64_t count) { return static_cast<float*>(bytes(count * 4)); }
+
+  void* bytes(int64_t wanted) {
+    if (wanted > size_) {
+      free(held_);
+      int64_t size = (wanted + wanted / 4 + 4095) / 4096 * 4096;
+      held_ = aligned_alloc(64, size);
+      size_ = held_ ? size : 0;
+      // What is read beyond the end of something has to be numbers of some kind.
+      if (held_) memset(held_, 0, size);
+    }
+    return held_;
+  }
+
+  ~Scratch() { free(held_); }
+
+ private:
+  void* held_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// Splits `count` pieces of work between threads; `work(first, last)` does some of them.
+template <typename Work>
+inline void split(int64_t count, int threads, Work work) {
+  int64_t many = threads < count ? threads : count;
+  if (many <= 1) {
+    if (count) work(int64_t(0), count);
+    return;
+  }
+#pragma omp parallel for num_threads(int(many)) schedule(static, 1)
+  for (int64_t i = 0; i < many; i++) work(count * i / many, count * (i + 1) / many);
+}
+
+}  // namespace tonsor
