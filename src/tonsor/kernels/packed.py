@@ -25,6 +25,7 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 MAGIC, VERSION = int.from_bytes(b"tonsor", "little"), 1
 FORMS: tuple[Form, ...] = ("stripes", "panels", "dots")
 PANEL = 16  # filters side by side
+TEAM = 8  # filters, at most, that one pass over the inputs of a stripe serves
 INPUTS = 128  # of a stripe at a time, so that what is read of them stays near the processor
 MOST_KERNEL = 64  # places of a kernel in one dimension, for `stripes`
 _HEAD = 15
@@ -122,9 +123,17 @@ def _stripes(
             values = np.where(stays[which, inputs, position], weight[which, inputs, position], 0)
             records += [
                 position, low, values.shape[1], len(which),
-                writer.add(which.astype(np.int32)), writer.add(values.T.astype(np.float32)),
+                writer.add(which.astype(np.int32)), writer.add(_in_teams(values.T)),
             ]  # fmt: skip
     return len(records) // 6, writer.add(np.array(records, np.int64))
+
+
+def _in_teams(values: Floats) -> Floats:
+    """Lay `[input, filter]` out team after team, so that each is read from start to end."""
+    filters = values.shape[1]
+    teams = math.ceil(filters / TEAM)
+    bounds = [filters * t // teams for t in range(1, teams)]
+    return np.concatenate([t.ravel() for t in np.split(values, bounds, axis=1)]).astype(np.float32)
 
 
 def _panels(

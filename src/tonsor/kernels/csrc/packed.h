@@ -33,8 +33,13 @@ struct Part {
 struct Segment {
   int64_t position, input, inputs, filters;
   int64_t which;    // int32 for each filter, ascending
-  int64_t weights;  // [input][filter]
+  int64_t weights;  // team after team, [input][filter of the team]
 };
+
+// The filters of a segment are in teams of about the same size, no larger than this.
+constexpr int TEAM = 8;
+inline int64_t teams_of(int64_t filters) { return (filters + TEAM - 1) / TEAM; }
+inline int64_t team_starts(int64_t filters, int64_t team) { return filters * team / teams_of(filters); }
 
 // PANELS: filters side by side that read the same taps.
 struct List {

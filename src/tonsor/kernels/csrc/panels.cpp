@@ -16,9 +16,8 @@ namespace {
 
 constexpr int PARTS = PANEL / LANES;  // vectors of a panel
 constexpr int MOST_PANELS = LANES == 16 ? 4 : 1;
-constexpr int TAPS = 256;    // at a time, so that their weights stay near the processor
-constexpr int PIXELS = 192;  // at a time, or a few more
-constexpr int64_t NEAR = 1 << 19;  // bytes of the input at a time
+constexpr int TAPS = 128;    // at a time, so that their weights stay near the processor
+constexpr int PIXELS = 256;  // at a time, or a few more
 
 // How many pixels are held in registers beside so many panels.
 constexpr int most_pixels(int panels) {
@@ -120,7 +119,8 @@ struct Slabs {
 Slabs slabs_of(const Call& c, const Header& h, int64_t inputs) {
   int64_t width = c.width + 2 * h.kernel[1] * h.dilation[1];
   int64_t rows = std::max<int64_t>(1, PIXELS / std::max<int64_t>(1, c.out_width));
-  while (rows > 1 && ((rows - 1) * h.stride[0] + (h.kernel[0] - 1) * h.dilation[0] + 1) * width * inputs * 4 > NEAR)
+  const int64_t near = near_bytes();
+  while (rows > 1 && ((rows - 1) * h.stride[0] + (h.kernel[0] - 1) * h.dilation[0] + 1) * width * inputs * 4 > near)
     rows--;
   rows = std::min(rows, c.out_height);
   int64_t many = (c.out_height + rows - 1) / rows;
@@ -146,10 +146,24 @@ void run(const Call& c) {
   const int64_t line = in_place ? c.width * h.in_channels : width * inputs;  // floats of a row
   const int64_t pixel = in_place ? h.in_channels : inputs;
 
+  const int64_t row_bytes = c.width * h.in_channels * int64_t(sizeof(T));
   const int64_t pieces = c.batch * slabs.in_image * h.groups;
   // With few pieces, threads share one and do some of its panels each.
   int64_t shares = 1;
   if (pieces < c.threads) shares = (c.threads + pieces - 1) / pieces;
+
+  // The rows that the next piece reads and this one doesn't.
+  const auto next_rows = [&](int64_t item) {
+    const int64_t slab = item / shares / h.groups, next = (item + 1) / shares / h.groups;
+    const int64_t images = c.batch * slabs.in_image;
+    if (next == slab || next >= images) return Ahead<>(nullptr, nullptr, 1);
+    const int64_t y = next % slabs.in_image * slabs.rows * h.stride[0] - c.top;
+    const int64_t end = std::min(c.height, y + (slabs.rows - 1) * h.stride[0] + span_h);
+    const int64_t begin = next % slabs.in_image ? std::min(end, std::max<int64_t>(0, y + span_h - h.stride[0])) : 0;
+    const char* image = static_cast<const char*>(c.x) + next / slabs.in_image * c.height * row_bytes;
+    const int64_t tiles = slabs.rows * c.out_width / 6 + 1;
+    return Ahead<>(image + begin * row_bytes, image + std::max(begin, end) * row_bytes, tiles);
+  };
 
   split(pieces * shares, c.threads, [&](int64_t first, int64_t last) {
     int64_t held = -1;
@@ -204,6 +218,7 @@ void run(const Call& c) {
         for (int64_t col = 0; col < c.out_width; col++, p++)
           where[p] = input + q * h.stride[0] * line + col * h.stride[1] * pixel;
 
+      Ahead<> ahead = next_rows(item);
       for (int64_t l = 0; l < part.count; l++) {
         const List& list = lists[l];
         const int64_t panels = (list.filters + PANEL - 1) / PANEL;
@@ -240,6 +255,7 @@ void run(const Call& c) {
                          static_cast<T*>(c.out) + o, c.relu);
                 }
               p += m;
+              ahead.step();
             }
           }
           p0 += many;

@@ -5,7 +5,19 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <unistd.h>
+
 namespace tonsor {
+
+// How many bytes stay near one processor while they are worked on: half of its own cache.
+inline int64_t near_bytes() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  static const int64_t size = sysconf(_SC_LEVEL2_CACHE_SIZE) / 2;
+#else
+  static const int64_t size = 0;
+#endif
+  return size < (1 << 18) ? 1 << 19 : size;
+}
 
 class Scratch {
  public:
@@ -29,6 +41,24 @@ class Scratch {
  private:
   void* held_ = nullptr;
   int64_t size_ = 0;
+};
+
+// Memory that is read or written next, asked for bit by bit while there is something to compute.
+template <bool WRITTEN = false>
+class Ahead {
+ public:
+  Ahead(const void* from, const void* to, int64_t steps)
+      : at_(static_cast<const char*>(from)), end_(static_cast<const char*>(to)) {
+    lines_ = ((end_ - at_) / 64 + steps) / (steps < 1 ? 1 : steps);
+  }
+
+  void step() {
+    for (int64_t i = 0; i < lines_ && at_ < end_; i++, at_ += 64) __builtin_prefetch(at_, WRITTEN, WRITTEN ? 3 : 2);
+  }
+
+ private:
+  const char *at_, *end_;
+  int64_t lines_;
 };
 
 // Splits `count` pieces of work between threads; `work(first, last)` does some of them.

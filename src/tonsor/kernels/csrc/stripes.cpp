@@ -16,7 +16,7 @@ namespace {
 
 constexpr int MOST_VECTORS = 3;  // of pixels in a tile
 constexpr int TILE = MOST_VECTORS * LANES;
-constexpr int64_t NEAR = 1 << 19;  // bytes that a slab may have
+
 
 // How many filters are held in registers beside so many vectors of pixels.
 constexpr int most_filters(int vectors) {
@@ -107,6 +107,7 @@ Grid grid_of(const Call& c, const Header& h) {
   const Part* parts = at<Part>(c.packed, h.parts);
   for (int64_t g = 0; g < h.groups; g++) stripes = std::max(stripes, parts[g].stripes);
 
+  const int64_t near = near_bytes();
   Grid best;
   double least = -1;
   for (int apart = 0; apart < 4; apart++) {
@@ -130,7 +131,7 @@ Grid grid_of(const Call& c, const Header& h) {
       if (grid.plane / LANES % 2 == 0) grid.plane += LANES;
       grid.step = grid.plane;
       grid.plane *= inputs;
-      if (planes * grid.plane * 4 > NEAR && (target > 1 || least >= 0) && grid.slab > 1) continue;
+      if (planes * grid.plane * 4 > near && (target > 1 || least >= 0) && grid.slab > 1) continue;
       const int64_t pieces = grid.slabs * h.groups * (grid.rows.apart ? 1 : c.batch);
       grid.shares = pieces >= c.threads ? 1 : (c.threads + pieces - 1) / pieces;
       const int64_t rounds = (pieces * grid.shares + c.threads - 1) / c.threads;
@@ -240,6 +241,41 @@ void run(const Call& c) {
   const int64_t images = grid.rows.apart ? 1 : c.batch;
   const int64_t pieces = images * grid.slabs * h.groups;
 
+  // The rows that the next piece reads and this one doesn't.
+  const int64_t row_bytes = c.width * h.in_channels * int64_t(sizeof(T));
+  const int64_t most_vectors = (grid.cells / LANES + MOST_VECTORS - 1) / MOST_VECTORS;
+  const auto next_rows = [&](int64_t item) {
+    const int64_t slab = item / grid.shares / h.groups, next = (item + 1) / grid.shares / h.groups;
+    if (next == slab || next >= images * grid.slabs) return Ahead<>(nullptr, nullptr, 1);
+    const int64_t row = next % grid.slabs * grid.slab;
+    int64_t image = next / grid.slabs, begin, end;
+    const int64_t span = (h.kernel[0] - 1) * h.dilation[0] + 1;
+    if (grid.rows.apart) {
+      image = row / c.out_height;
+      begin = row % c.out_height * h.stride[0] - c.top;
+      end = begin + (grid.slab / c.out_height + 1) * c.height;
+      begin = std::max<int64_t>(0, begin);
+      end = std::min(end, (c.batch - image) * c.height);
+    } else {
+      end = std::min(c.height, (row + grid.slab - 1) * h.stride[0] + span - c.top);
+      begin = next % grid.slabs ? std::max<int64_t>(0, (row - 1) * h.stride[0] + span - c.top) : 0;
+    }
+    const char* at = static_cast<const char*>(c.x) + image * c.height * row_bytes;
+    return Ahead<>(at + std::min(begin, end) * row_bytes, at + std::max(begin, end) * row_bytes,
+                 most_vectors * parts[0].count);
+  };
+
+  // What is written when the tile is done: whole pixels, one after the other.
+  const auto next_pixels = [&](const int64_t* out_at, int64_t cells, int64_t steps) {
+    int64_t first = 0, last = cells - 1;
+    while (first < cells && out_at[first] < 0) first++;
+    while (last >= first && out_at[last] < 0) last--;
+    if (first > last) return Ahead<true>(nullptr, nullptr, 1);
+    const char* out = static_cast<const char*>(c.out);
+    return Ahead<true>(out + out_at[first] * int64_t(sizeof(T)),
+                       out + (out_at[last] + h.out_channels) * int64_t(sizeof(T)), steps);
+  };
+
   split(pieces * grid.shares, c.threads, [&](int64_t first, int64_t last) {
     float* laid = planes_of_input.floats(planes * grid.plane + 2 * TILE);
     float* tile = tile_of_sums.floats((filters + BLOCK) * TILE);
@@ -274,12 +310,14 @@ void run(const Call& c) {
                                : -1;
       }
 
+      Ahead<> ahead = next_rows(item);
       const Segment* segments = at<Segment>(c.packed, parts[g].first);
       const float* bias = at<float>(c.packed, h.bias) + g * filters;
       const int64_t vectors = (rows * wide + LANES - 1) / LANES;
       for (int64_t v = 0; v < vectors;) {
         const int64_t left = vectors - v;
-        const int many = left == 4 ? 2 : int(std::min<int64_t>(MOST_VECTORS, left));
+        const int many = int(left == 4 && MOST_VECTORS < 4 ? 2 : std::min<int64_t>(MOST_VECTORS, left));
+        Ahead<true> written = next_pixels(out_at + v * LANES, many * LANES, parts[g].count);
         for (int64_t n = low; n < high; n++)
           for (int q = 0; q < many; q++) store(tile + n * TILE + q * LANES, all(bias[n]));
         for (int64_t s = 0; s < parts[g].count; s++) {
@@ -296,11 +334,18 @@ void run(const Call& c) {
           }
           const float* weights = at<float>(c.packed, segment.weights);
           const int most = most_filters(many);
-          for (int64_t groups = (end - begin + most - 1) / most; groups > 0; groups--) {
-            const int64_t some = (end - begin + groups - 1) / groups;
-            add_of(many, some)({weights + begin, segment.filters, x, grid.step, segment.inputs, tile,
-                                which + begin});
-            begin += some;
+          for (int64_t t = 0; t < teams_of(segment.filters); t++) {
+            const int64_t from = team_starts(segment.filters, t), to = team_starts(segment.filters, t + 1);
+            int64_t f = std::max(begin, from);
+            const int64_t stop = std::min(end, to);
+            for (int64_t calls = (stop - f + most - 1) / most; f < stop; calls--) {
+              const int64_t some = (stop - f + calls - 1) / calls;
+              add_of(many, some)({weights + from * segment.inputs + f - from, to - from, x, grid.step,
+                                  segment.inputs, tile, which + f});
+              f += some;
+            }
+            ahead.step();
+            written.step();
           }
         }
         finish<T>(c, tile + low * TILE, many * LANES, high - low, g * filters + low, out_at + v * LANES);
