@@ -19,9 +19,9 @@ from torch import nn
 
 import tonsor
 from tonsor.axes.registry import RULES
+from tonsor.cli import doctor as cli_doctor
 from tonsor.cli import made, main, options
 from tonsor.cli import prune as cli_prune
-from tonsor.cli import run as cli_run
 from tonsor.cli.choose_options import Ranking
 from tonsor.cli.model import build, fill, find, read_inputs
 from tonsor.cli.show import console, show_table
@@ -97,7 +97,7 @@ FLAGS = {
         "--criteria", "--choice", "--search-epochs", "--share", "--cut", "--rates", "--masks",
         "--warm", "--cold", "--among", "--turns", "--begin", "--tolerance", "--no-upper-tolerance",
         "--cost-weight", "--expectation", "--no-train-weights", "--refresh", "--search-lr",
-        "--search-betas", "--search-decay", "--end", "--no-exact",
+        "--search-betas", "--search-decay", "--end", "--no-exact", "--stripe-group",
     },
     "stripes": {"--plan", "--figure", "--json"},
     "columns": {"--plan", "--json"},
@@ -115,7 +115,7 @@ FLAGS = {
         "--images", "--epochs", "--processes", "-o", "--out", "--quiet", "--json", "--traceback",
     },
     "list": {"--json"},
-    "doctor": {"--json"},
+    "doctor": {"--build", "--clean", "--strict", "--json"},
     "demo": {"--out"},
     "train": {"--weights", "--json"},
     "finetune": {"--weights", "--teacher", "--json"},
@@ -312,7 +312,7 @@ def test_doctor_checks_that_pruning_works(cli: Tonsor, monkeypatch: pytest.Monke
         message = "no cut today"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(cli_run, "inspect", fail)
+    monkeypatch.setattr(cli_doctor, "inspect", fail)
     code, out, _ = cli("doctor")
     assert code == 1
     assert "RuntimeError: no cut today" in out

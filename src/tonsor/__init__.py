@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tonsor.criteria.blocks.score import BlockScores, score_blocks
     from tonsor.criteria.registry import criterion
     from tonsor.criteria.score import Scores, score
+    from tonsor.deploy import deploy
     from tonsor.errors import TonsorError
     from tonsor.graph.inputs import Inputs
     from tonsor.graph.trace import trace
@@ -57,14 +58,14 @@ _HOMES = {
     "prune_columns": "api", "plan_columns": "select.fibres.make",
     "plan_stripes": "select.fibres.make", "fastest": "select.fibres.execution",
 }  # fmt: skip
-_FOLDERS = ("zoo",)
+_FOLDERS = ("deploy", "zoo")
 
 __all__ = [
     "Anatomy", "Bench", "BlockScores", "Budget", "Inputs", "Plan", "Report", "Scores",
-    "TonsorError", "__version__", "apply", "blocks", "criterion", "fastest", "inspect", "latency",
-    "load", "load_plan", "macs", "measure", "params", "plan", "plan_blocks", "plan_columns",
-    "plan_stripes", "prune", "prune_blocks", "prune_columns", "prune_stripes", "rule", "save",
-    "save_plan", "score", "score_blocks", "trace", "zoo",
+    "TonsorError", "__version__", "apply", "blocks", "criterion", "deploy", "fastest", "inspect",
+    "latency", "load", "load_plan", "macs", "measure", "params", "plan", "plan_blocks",
+    "plan_columns", "plan_stripes", "prune", "prune_blocks", "prune_columns", "prune_stripes",
+    "rule", "save", "save_plan", "score", "score_blocks", "trace", "zoo",
 ]  # fmt: skip
 
 

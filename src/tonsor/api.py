@@ -24,7 +24,7 @@ from tonsor.plan_parts import fibres_text
 from tonsor.plans import Plan
 from tonsor.select.block_plan import plan_blocks
 from tonsor.select.budget import Budget, as_budget, is_measured
-from tonsor.select.fibres.make import FibreOptions, plan_columns, plan_stripes
+from tonsor.select.fibres.make import FibreOptions, StripeOptions, plan_columns, plan_stripes
 from tonsor.select.make import plan
 from tonsor.select.names import Named
 from tonsor.select.rank import Rank
@@ -241,7 +241,7 @@ def prune_blocks(
 
 
 def prune_stripes(
-    model: nn.Module, inputs: Any, *, verify: bool = True, **options: Unpack[FibreOptions]
+    model: nn.Module, inputs: Any, *, verify: bool = True, **options: Unpack[StripeOptions]
 ) -> tuple[nn.Module, Report]:
     """Inspect, plan, remove stripes of convolutions and prove it in one call.
 

@@ -12,6 +12,7 @@ TonsorError
 ├── ProofError      pruned and masked model disagree; the slim model is withheld
 ├── WeightsError    a file of weights that can't be read, or does not fit its model
 ├── EngineError     a model can't be run in the engine it is to be timed in
+├── DeployError     a model can't be made ready to run, or a deployed one is used in a wrong way
 ├── RecoverError    what a cut took can't be made up for; the slim model is untouched
 ├── DataError       images or labels that are missing, damaged or do not belong together
 └── TrainError      training can't start, or can't go on; what was saved stays good
@@ -75,6 +76,10 @@ class WeightsError(TonsorError):
 
 class EngineError(TonsorError):
     """A model can't be run in an engine, or the engine isn't installed."""
+
+
+class DeployError(TonsorError):
+    """A model can't be made ready to run fast, or a deployed one is used in a wrong way."""
 
 
 class RecoverError(TonsorError):

@@ -92,7 +92,9 @@ def _told(
 def _of_stripes(command: Prune, *, random: bool) -> dict[str, Any]:
     """The options of swp and lasso; what is not said is left to them."""
     swp = command.swp
-    found: dict[str, Any] = {"method": command.method, "revival": swp.revival}
+    found: dict[str, Any] = {
+        "method": command.method, "revival": swp.revival, "stripe_group": command.stripe_group,
+    }  # fmt: skip
     said = {
         "alpha": command.alpha, "threshold": command.threshold, "floor": command.floor,
         "ramp": swp.ramp, "every": swp.every,

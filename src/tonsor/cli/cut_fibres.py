@@ -34,7 +34,10 @@ def cut_fibres(command: Prune, budget: str | None) -> Outcome:
         options["floor"] = command.floor
     if command.rank is not None:
         options["rank"] = command.rank
-    cut = prune_stripes if family_of(command) == "stripes" else prune_columns
+    stripes = family_of(command) == "stripes"
+    if stripes:
+        options["stripe_group"] = command.stripe_group
+    cut = prune_stripes if stripes else prune_columns
     slim, report = cut(
         made.model, made.inputs, budget=budget, threshold=command.threshold, keep=command.keep,
         seed=command.source.seed, after=after, quiet=command.along.quiet, verify=command.verify,

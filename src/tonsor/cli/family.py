@@ -37,6 +37,8 @@ def check_family(command: Prune) -> None:
             "or columns, or what to keep by --budget"
         )
         raise SelectionError(message)
+    if command.stripe_group != 1:
+        _check_groups(command, family)
     if command.remove and family not in ("blocks", "branches"):
         hint = " or which of them go by --threshold" if family in FIBRES else ""
         message = (
@@ -55,6 +57,22 @@ def check_family(command: Prune) -> None:
         message = (
             f"--schedule {command.schedule} is none for {family}: they go at once, or in the "
             f"course of a training by {hint}"
+        )
+        raise SelectionError(message)
+
+
+def _check_groups(command: Prune, family: Family) -> None:
+    option = f"--stripe-group {command.stripe_group}"
+    if family != "stripes":
+        message = (
+            f"{option} is about stripes, and {family} go here; leave it out, or say --family "
+            "stripes or --method swp"
+        )
+        raise SelectionError(message)
+    if command.method not in (None, "swp", "lasso"):
+        message = (
+            f"{option} is for stripes that go at once or by --method swp or lasso; by "
+            f"{command.method} each filter has its own, so leave it out"
         )
         raise SelectionError(message)
 

@@ -17,6 +17,7 @@ from tonsor.errors import SelectionError
 from tonsor.explain import short
 from tonsor.families.columns.layers import find_columns
 from tonsor.families.fibres import FibreLayer, FibreLayers
+from tonsor.families.stripes.groups import shared_by
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.families.stripes.positions import positions
 from tonsor.fibres import Fibres, Kind, dim_of
@@ -141,7 +142,14 @@ def _row(layer: FibreLayer, left: Fibres | int | None, plan: Plan | None) -> lis
         notes = [f"has lost {left.kind}: `tonsor {left.kind}`"]
     elif isinstance(left, Fibres) and left.run:
         notes.append(f"runs as {left.run}")
+    if (shared := _shared(left)) > 1:
+        notes.append(f"filters share by {shared}")
     return [*row, "; ".join(notes)]
+
+
+def _shared(left: Fibres | int | None) -> int:
+    """How many filters keep the same stripes, if that has been chosen."""
+    return shared_by(left.mask) if isinstance(left, Fibres) and left.kind == "stripes" else 1
 
 
 def _as_json(layer: FibreLayer, left: Fibres | int | None) -> dict[str, Any]:
@@ -156,4 +164,5 @@ def _as_json(layer: FibreLayer, left: Fibres | int | None) -> dict[str, Any]:
         "reason": layer.reason,
         "left": None if left is None else _count(layer, left),
         "run": left.run if isinstance(left, Fibres) else "",
+        **({"stripe_group": _shared(left)} if layer.kind == "stripes" else {}),
     }

@@ -12,6 +12,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Model, Prune, Score, Sensitivity, Source, Study
+from tonsor.cli.deploy_options import Deploy
 from tonsor.cli.fibre_options import Columns, Stripes
 from tonsor.cli.learn_options import Eval, Finetune, Train
 
@@ -72,11 +73,24 @@ class List:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doctor:
-    """Show versions and threads, and check that pruning works here.
+    """Show versions, threads, compiled kernels and engines, and check that pruning works here.
+
+    Layers of stripes and columns run in compiled kernels. Those come with the package, or are
+    compiled at their first use, which takes a C++ compiler and some seconds; without either, torch
+    does the work, right but slower. The environment variable TONSOR_KERNELS, one of off, v4, v3 and
+    base, says which to use; TONSOR_CACHE names the folder for what is compiled; CXX the compiler.
 
     $ tonsor doctor
+
+    $ tonsor doctor --build --strict
     """
 
+    build: bool = False
+    """Compile the kernels now, if they are not there yet"""
+    clean: bool = False
+    """Remove kernels from the cache that were compiled for another version of tonsor"""
+    strict: bool = False
+    """End with exit code 1 if there are no kernels"""
     json: bool = False
     """Print JSON"""
 
@@ -96,11 +110,11 @@ class Demo:
 
 Command = (
     Demo | Inspect | Explain | Blocks | Stripes | Columns | Score | Sensitivity | Prune | Train
-    | Finetune | Eval | Study | List | Doctor
+    | Finetune | Eval | Study | Deploy | List | Doctor
 )  # fmt: skip
 _KINDS = (
     Demo, Inspect, Explain, Blocks, Stripes, Columns, Score, Sensitivity, Prune, Train, Finetune,
-    Eval, Study, List, Doctor,
+    Eval, Study, Deploy, List, Doctor,
 )  # fmt: skip
 COMMANDS = {kind.__name__.lower(): kind for kind in _KINDS}
 

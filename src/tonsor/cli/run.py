@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
 from typing import Any
 
-import torch
-from torch import nn
-
-from tonsor._version import __version__
-from tonsor.anatomy import inspect
 from tonsor.axes.registry import RULES
 from tonsor.cli.block_options import Blocks
 from tonsor.cli.choose_options import Prune, Score, Sensitivity, Study
+from tonsor.cli.deploy_options import Deploy
 from tonsor.cli.fibre_options import Columns, Stripes
 from tonsor.cli.learn_options import Eval, Finetune, Train
 from tonsor.cli.made import make_anatomy
@@ -26,10 +20,7 @@ from tonsor.criteria.registry import CRITERIA
 from tonsor.families.blocks.find import find_blocks
 from tonsor.families.columns.layers import find_columns
 from tonsor.families.stripes.layers import find_stripes
-from tonsor.select.make import plan
 from tonsor.zoo.registry import ZOO
-
-_OPTIONAL = ("transformers", "timm", "torchvision", "accelerate", "onnx", "onnxruntime")
 
 
 def run(command: Command) -> int:
@@ -63,10 +54,16 @@ def run(command: Command) -> int:
             from tonsor.cli.study import study
 
             return study(command)
+        case Deploy():
+            from tonsor.cli.deploy import show_deployed
+
+            return show_deployed(command)
         case List():
             return _list(command)
         case Doctor():
-            return _doctor(command)
+            from tonsor.cli.doctor import doctor
+
+            return doctor(command)
         case Train() | Finetune() | Eval():
             from tonsor.cli.learn import learn  # brings accelerate, which the others don't need
 
@@ -122,7 +119,7 @@ def _explain(command: Explain) -> int:
     return 0
 
 
-# ---------------------------------------------------------------- list, doctor
+# ---------------------------------------------------------------- list
 
 
 def _list(command: List) -> int:
@@ -164,38 +161,3 @@ def _listed(what: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().partition("\n")[0]
-
-
-def _doctor(command: Doctor) -> int:
-    rows = [("tonsor", __version__), ("python", platform.python_version())]
-    rows += [(n, _version(n)) for n in ("torch", "numpy", "safetensors", "rich", "tyro")]
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    rows += [("threads", str(torch.get_num_threads())), ("GPU", cuda)]
-    rows += [(f"{n} (optional)", _version(n)) for n in _OPTIONAL]
-    rows += [(f"engine {n}", why or "available") for n, why in engines().items()]
-    works, what = _check()
-    rows.append(("check", what))
-    if command.json:
-        show_json(dict(rows) | {"works": works})
-    else:
-        show_table(("", "here"), rows)
-    return 0 if works else 1
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _check() -> tuple[bool, str]:
-    """Prune a small network, and say how that went."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    try:
-        anatomy = inspect(net.eval(), torch.randn(2, 3, 8, 8))
-        decided = plan(anatomy, "params=50%")
-        return True, str(decided.prove(net, decided.apply(net, verify=False)))
-    except Exception as error:  # noqa: BLE001  whatever it is, the doctor is asked for it
-        return False, f"{type(error).__name__}: {error}"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tonsor.errors import EngineError
 from tonsor.fibres import FibreMask, Kind
 from tonsor.kernels.geometry import Geometry
 
@@ -28,7 +29,7 @@ PANEL = 16  # filters side by side
 TEAM = 8  # filters, at most, that one pass over the inputs of a stripe serves
 INPUTS = 128  # of a stripe at a time, so that what is read of them stays near the processor
 MOST_KERNEL = 64  # places of a kernel in one dimension, for `stripes`
-_HEAD = 15
+HEAD = 15  # numbers that say what is packed
 
 
 def pack(
@@ -40,6 +41,7 @@ def pack(
     The mask is that of stripes or of columns, as `kind` says; without one, everything stays. What
     it leaves out is not read, whatever the weight has there.
     """
+    _check(weight, bias, geometry, form, kind, mask)
     array = weight.detach().to("cpu", torch.float32).numpy()
     array = array.reshape(geometry.out_channels, geometry.inputs, geometry.positions)
     stays = _everywhere(geometry, kind, mask)
@@ -56,6 +58,39 @@ def pack(
         parts += [count, at, int(ours.any(axis=1).sum())]
     writer.head[14] = writer.add(np.array(parts, np.int64))
     return writer.close()
+
+
+def _check(
+    weight: Tensor, bias: Tensor | None, geometry: Geometry, form: Form, kind: Kind | None,
+    mask: FibreMask | None,
+) -> None:  # fmt: skip
+    """Refuse what does not fit together, before a kernel reads beyond the end of something."""
+    g = geometry
+    if form not in FORMS:
+        message = f"no kernel reads the form '{form}'; name one of {', '.join(FORMS)}"
+        raise EngineError(message)
+    if form == "stripes" and max(g.kernel) > MOST_KERNEL:
+        message = (
+            f"the form 'stripes' takes kernels of {MOST_KERNEL} places at most in a dimension, "
+            f"and this one is {g.kernel}; pack it as 'panels' or 'dots'"
+        )
+        raise EngineError(message)
+    shape = (g.out_channels, g.inputs, *g.kernel)
+    _fits("a weight", weight.shape, shape)
+    if bias is not None:
+        _fits("a bias", bias.shape, shape[:1])
+    if (kind is None) != (mask is None):
+        message = f"a mask and its kind go together, and these are {mask!r} and {kind!r}; give both"
+        raise EngineError(message)
+    if mask is not None:
+        rows = g.out_channels if kind == "stripes" else g.in_channels
+        _fits(f"a mask of {kind}", mask.shape, (rows, g.positions))
+
+
+def _fits(what: str, shape: Iterable[int], wanted: Iterable[int]) -> None:
+    if tuple(shape) != tuple(wanted):
+        message = f"{what} of the shape {tuple(shape)} can't be packed as {tuple(wanted)}"
+        raise EngineError(message)
 
 
 def shared(mask: FibreMask) -> int:
@@ -92,7 +127,7 @@ class _Writer:
             *g.kernel, *g.stride, *g.dilation, 0, 0,
         ]  # fmt: skip
         self._pieces: list[bytes] = []
-        self._end = math.ceil(_HEAD * 8 / 64) * 64
+        self._end = math.ceil(HEAD * 8 / 64) * 64
 
     def add(self, array: np.ndarray[Any, Any]) -> int:
         """Write an array, and return where it starts."""
@@ -107,7 +142,8 @@ class _Writer:
         self.head[3] = self._end + 256
         head = np.array(self.head, np.int64).tobytes()
         whole = b"".join((head.ljust(math.ceil(len(head) / 64) * 64, b"\0"), *self._pieces))
-        return torch.frombuffer(bytearray(whole.ljust(self.head[3], b"\0")), dtype=torch.uint8)
+        read = torch.frombuffer(bytearray(whole.ljust(self.head[3], b"\0")), dtype=torch.uint8)
+        return read.clone()  # torch's memory starts where vectors do
 
 
 def _stripes(
@@ -115,7 +151,7 @@ def _stripes(
 ) -> tuple[int, int]:  # fmt: skip
     """Write what some inputs, at one position, give to the filters that have it."""
     records: list[int] = []
-    kept = stays.any(axis=1)
+    kept = np.asarray(stays.any(axis=1))
     for low in range(0, weight.shape[1], INPUTS):
         inputs = slice(low, low + INPUTS)
         for position in np.flatnonzero(kept.any(axis=0)).tolist():
@@ -140,7 +176,7 @@ def _panels(
     writer: _Writer, weight: Floats, stays: FibreMask, first: int
 ) -> tuple[int, int]:  # fmt: skip
     """Write filters that read the same taps together; taps go position by position."""
-    filters, inputs, positions = weight.shape
+    positions = weight.shape[2]
     records: list[int] = []
     for low, high in _alike(stays):
         taps = stays[low:high].any(axis=0)

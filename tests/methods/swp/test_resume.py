@@ -22,8 +22,11 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "floor": ("swp", {"threshold": 0.9, "alpha": 0.05, "floor": 0.3}),
     "budget": ("swp", {"budget": "macs=40%", "ramp": 11, "every": 2}),
     "norms": ("swp", {"budget": "params=40%", "ramp": 11, "every": 3, "start": "norms"}),
+    "groups": ("swp", {"budget": "params=40%", "ramp": 11, "every": 3, "stripe_group": 4}),
+    "groups, with revival": ("swp", {"threshold": 0.05, "alpha": 0.2, "stripe_group": 2}),
     "skeletons alone": ("swp", {"threshold": 0.3, "alpha": 0.15, "skeleton_only": True}),
     "lasso": ("lasso", {"threshold": 0.2, "alpha": 0.05}),
+    "lasso, groups": ("lasso", {"threshold": 0.2, "alpha": 0.05, "stripe_group": 5}),
     "lasso, relative": ("lasso", {"budget": "macs=40%", "ramp": 9, "every": 2, "relative": True}),
 }
 
@@ -105,6 +108,8 @@ def test_what_is_held_for_the_floor_is_the_same_after_a_stop() -> None:
         ("swp", {"floor": 3}, "floor='3'"),
         ("swp", {"every": 7}, "every='7'"),
         ("swp", {"ramp": 7}, "ramp='7'"),
+        ("swp", {"stripe_group": 4}, "stripe_group='4'"),
+        ("lasso", {"stripe_group": 4}, "stripe_group='4'"),
         ("lasso", {"alpha": 0.2}, "alpha='0.2'"),
         ("lasso", {"relative": True}, "relative='True'"),
     ],
@@ -119,6 +124,16 @@ def test_a_method_of_other_settings_is_not_gone_on_from(
     before = copy.deepcopy(net.state_dict())
     assert f"begun with {words}" in said(CheckpointError, lambda: other.load_state_dict(state))
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+
+
+def test_states_from_before_there_were_groups_are_gone_on_from() -> None:
+    net, anatomy = made("residual")
+    state = StripeLasso(net, anatomy).state_dict()
+    del state["about"]["stripe_group"]
+    StripeLasso(net, anatomy).load_state_dict(state)
+    other = StripeLasso(net, anatomy, stripe_group=2)
+    words = said(CheckpointError, lambda: other.load_state_dict(state))
+    assert "begun with stripe_group='1', now it is '2'" in words
 
 
 def test_a_method_after_another_plan_is_not_gone_on_from() -> None:

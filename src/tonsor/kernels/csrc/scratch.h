@@ -1,4 +1,4 @@
-// Memory for one thread to work in, kept from call to call.
+// Memory: what one thread works in, and what is asked for ahead of time; and work split in threads.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,18 @@
 
 namespace tonsor {
 
-// How many bytes stay near one processor while they are worked on: half of its own cache.
+// How many bytes stay near one processor while they are worked on: a part of its own cache.
 inline int64_t near_bytes() {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
-  static const int64_t size = sysconf(_SC_LEVEL2_CACHE_SIZE) / 2;
+  static const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #else
-  static const int64_t size = 0;
+  static const int64_t cache = 0;
 #endif
-  return size < (1 << 18) ? 1 << 19 : size;
+  const int64_t part = cache > 0 ? cache / 4 : 1 << 19;
+  return part < (1 << 18) ? 1 << 18 : part;
 }
 
+// For one thread to work in, kept from call to call.
 class Scratch {
  public:
   // So many floats, of which nothing is known; nullptr if there is no memory.

@@ -8,7 +8,7 @@ what is left comes down to a budget; what has gone by then stays gone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,12 +22,15 @@ from tonsor.errors import BudgetError, SelectionError
 from tonsor.families.fibres import FibreLayer, no_layer_free
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.fibres import FibreMask
+from tonsor.methods.checks import check_about
 from tonsor.methods.earlier import Earlier, digest
 from tonsor.methods.silence import multiply_, silenced
+from tonsor.methods.swp.together import Together
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, is_speedup
 from tonsor.select.fibres.frame import Frame
 from tonsor.select.fibres.make import checked_floor, counted, keeping
+from tonsor.select.fibres.sharing import checked_group
 from tonsor.select.fibres.threshold import TOLERANCE, Chosen, above, within
 from tonsor.select.names import Named
 
@@ -47,6 +50,7 @@ class StripeCourse:
     """Decides which stripes are gone, for the methods that train with fewer and fewer of them.
 
     A branch that ends in nothing known to scale it is never emptied, as it could not be silenced.
+    With `skeletons` that is what is held at zero, of each group of filters; else it is weights.
     """
 
     def __init__(
@@ -61,16 +65,20 @@ class StripeCourse:
         keep: Iterable[Named],
         floor: float,
         after: Plan | None,
+        stripe_group: int,
+        skeletons: bool,
     ) -> None:
         _check(threshold, ramp, every)
+        self.group, self._skeletons = checked_group(stripe_group), skeletons
         layers = keeping(anatomy, find_stripes(anatomy), keep)
         if not layers.free:
             raise no_layer_free(layers)
-        self.frame = Frame(anatomy, layers, after, silenced=True)
+        self.frame = Frame(anatomy, layers, after, silenced=True, group=self.group)
         self._earlier = Earlier.of(self.frame)
         self.layers: tuple[FibreLayer, ...] = tuple(
             x for x in layers.free if x.name in self.frame.start
         )
+        self.together = [Together(self.frame.shared[x.name], x.kernel) for x in self.layers]
         self.threshold, self.revival, self.floor = threshold, revival, checked_floor(floor)
         self.ramp, self.every = ramp, every
         self.budget = None if budget is None else counted(budget)
@@ -79,6 +87,7 @@ class StripeCourse:
         self.masks: dict[str, FibreMask] = dict(self.frame.start)
         self.tensors: list[Tensor] = []
         self._silent: list[tuple[nn.Parameter, Tensor]] = []
+        self._uneven = list(self._gone_before()) if skeletons and self.group > 1 else []
         self._above: Tensor | None = None
         if self.budget is not None:
             self._whole = self.frame.cost(self.frame.start, self.budget.target)
@@ -132,7 +141,9 @@ class StripeCourse:
         """Return the values as arrays, below all others for stripes that may not come back."""
         found: dict[str, Array] = {}
         for layer, value in zip(self.layers, values, strict=True):
-            mine = value.detach().double().cpu().numpy().reshape(-1)
+            shared = self.frame.shared[layer.name]
+            numbers = value.detach().double().cpu().numpy().reshape(shared.groups, -1)
+            mine = shared.spread(numbers).reshape(-1)
             back = self.revival and self.budget is None
             found[layer.name] = (
                 mine if back else np.where(self.masks[layer.name].reshape(-1), mine, -1.0)
@@ -144,10 +155,22 @@ class StripeCourse:
         self.masks = masks
         device = next(iter(self.frame.anatomy.parameters.values())).device
         self.tensors = [
-            torch.from_numpy(masks[x.name]).to(device, torch.float32).view(-1, *x.kernel)
-            for x in self.layers
-        ]
-        self._silent = silenced(self.frame, masks, self._earlier.drops)
+            torch.from_numpy(self._held(x, masks[x.name])).to(device, torch.float32)
+            .view(-1, *x.kernel) for x in self.layers
+        ]  # fmt: skip
+        self._silent = silenced(self.frame, masks, self._earlier.drops) + self._uneven
+
+    def _held(self, layer: FibreLayer, mask: FibreMask) -> FibreMask:
+        return self.frame.shared[layer.name].some(mask) if self._skeletons else mask
+
+    def _gone_before(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield weights of which an earlier plan has cut stripes that others of a group have."""
+        for layer in self.layers:
+            there = self.frame.start[layer.name]
+            if not there.all():
+                weight = self.frame.anatomy.parameters[layer.weight]
+                mask = torch.from_numpy(there).to(weight).view(-1, 1, *layer.kernel)
+                yield weight, mask
 
     # ------------------------------------------------------------ holding
 
@@ -196,6 +219,7 @@ class StripeCourse:
         made: dict[str, Any] = {
             "threshold": self.threshold, "floor": self.floor, "revival": self.revival,
         }  # fmt: skip
+        made |= {"stripe_group": self.group} if self.group > 1 else {}
         if self.budget is not None:
             target = self.budget.target
             whole = self.frame.whole(target)
@@ -206,7 +230,7 @@ class StripeCourse:
                 "reached": self.frame.amount(self.masks, target),
                 "met": 1 - TOLERANCE <= share <= 1, "ramp": self.ramp, "every": self.every,
             }  # fmt: skip
-            said += _missed(str(self.budget), share)
+            said += _missed(str(self.budget), share, self.group)
         dead = [b.drop.name for b in self.frame.following.dead_branches(self.masks)]
         if dead:
             said.append(f"a convolution of {', '.join(dead)} has no stripe left: the block goes")
@@ -227,6 +251,7 @@ class StripeCourse:
             "budget": str(self.budget), "threshold": str(start), "ramp": str(self.ramp),
             "every": str(self.every), "revival": str(self.revival), "floor": str(self.floor),
             "layers": ", ".join(x.name for x in self.layers), "after": digest(self.frame.after),
+            "stripe_group": str(self.group),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -251,17 +276,18 @@ def _like(mask: Tensor, tensor: Tensor) -> Tensor:
     return mask if mask.dim() == tensor.dim() else mask.unsqueeze(1)
 
 
-def _missed(budget: str, share: float) -> list[str]:
+def _missed(budget: str, share: float, group: int) -> list[str]:
     """Say why it is not just what a budget allows that is left."""
     if share > 1:
         return [
             f"{budget} is missed by {share - 1:.1%}: every layer keeps a stripe, and the filters "
             "that these are in need as much; cut channels or blocks first"
         ]
+    of = f" of {group} filters" if group > 1 else ""
     if share < 1 - TOLERANCE:
         return [
             f"{1 - share:.1%} less than {budget} allows is left, for what goes goes in steps: a "
-            "stripe, or with the last one a filter or a block"
+            f"stripe{of}, or with the last one a filter or a block"
         ]
     return []
 
@@ -274,6 +300,11 @@ def _check(threshold: float, ramp: int, every: int) -> None:
         if type(value) is not int or value < 1:
             message = f"{name} is a number of steps, at least 1, got {value!r}"
             raise SelectionError(message)
+
+
+def check_begun(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to go on from a state of other settings; once there were no groups to be said."""
+    check_about({"stripe_group": "1", **saved}, now)
 
 
 def check_alpha(alpha: float) -> None:

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import TrainError
-from tonsor.methods.checks import check_about, check_live, check_maskable, check_same
-from tonsor.methods.swp.course import Moment, StripeCourse, check_alpha, check_trains
+from tonsor.methods.checks import check_live, check_maskable, check_same
+from tonsor.methods.swp.course import (
+    Moment,
+    StripeCourse,
+    check_alpha,
+    check_begun,
+    check_trains,
+)  # fmt: skip
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget
 from tonsor.select.names import Named
@@ -28,6 +34,11 @@ class StripeLasso(Method):
     options are those of `FilterSkeleton`, whose comparator it is. With `relative`, norms are taken
     over the mean norm that their layer had at first, so that layers of small weights do not go
     before others; the penalty is the same.
+
+    With `stripe_group`, so many consecutive filters keep the same stripes: the norm is that of the
+    group's stripes at one position, over the square root of how many they are, and the penalty is
+    `alpha` times the sum of these norms times that root. So `alpha` and `threshold` mean the same
+    for every size of a group.
     """
 
     def __init__(
@@ -45,6 +56,7 @@ class StripeLasso(Method):
         keep: Iterable[Named] = (),
         floor: float = 1,
         after: Plan | None = None,
+        stripe_group: int = 1,
     ) -> None:
         check_same(model, anatomy)
         check_maskable(anatomy.model)
@@ -52,11 +64,11 @@ class StripeLasso(Method):
         self.alpha = float(alpha)
         self.course = StripeCourse(
             anatomy, threshold=threshold, budget=budget, ramp=ramp, every=every, revival=revival,
-            keep=keep, floor=floor, after=after,
+            keep=keep, floor=floor, after=after, stripe_group=stripe_group, skeletons=False,
         )  # fmt: skip
         self._weights = [anatomy.parameters[x.weight] for x in self.course.layers]
         self.relative = relative
-        means = [w.detach().norm(dim=1).mean() for w in self._weights]
+        means = [n.mean() for n in self._norms()]
         self._means = [float(m) if relative and m > 0 else 1.0 for m in means]
         check_trains(anatomy, self.course.layers)
         self._looked = self._finished = False
@@ -68,7 +80,9 @@ class StripeLasso(Method):
         return tuple(self.course.history)
 
     def _norms(self) -> list[Tensor]:
-        return [w.detach().norm(dim=1) for w in self._weights]
+        return [
+            shared.norms(w) for w, shared in zip(self._weights, self.course.together, strict=True)
+        ]
 
     def _values(self) -> list[Tensor]:
         return [n / mean for n, mean in zip(self._norms(), self._means, strict=True)]
@@ -80,9 +94,10 @@ class StripeLasso(Method):
         if not self._looked:
             check_live(self.course.frame.anatomy)
             self._looked = True
-        for weight, norm in zip(self._weights, self._norms(), strict=True):
+        norms = zip(self.course.together, self._norms(), strict=True)
+        for weight, (shared, norm) in zip(self._weights, norms, strict=True):
             if weight.grad is not None:
-                pull = weight.detach() / norm.clamp_min(_LEAST).unsqueeze(1)
+                pull = weight.detach() / shared.spread(norm).clamp_min(_LEAST).unsqueeze(1)
                 weight.grad.add_(pull, alpha=self.alpha)
         self.course.hold_gradients_(self._weights)
 
@@ -119,7 +134,7 @@ class StripeLasso(Method):
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned; the model is masked as it was then."""
-        check_about(state["about"], self._about())
+        check_begun(state["about"], self._about())
         self._means = list(state["means"])
         self.course.load_state_dict(state)
         self._zero()

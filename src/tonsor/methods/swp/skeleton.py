@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tonsor.methods.parametrized import merge
+from tonsor.methods.swp.together import Together
 
 __all__ = ["Skeleton", "Start", "insert", "merge", "skeleton_of"]
 
@@ -20,7 +21,8 @@ class Skeleton(nn.Module):
     """Multiplies every stripe of a weight by a number of its own, which is trained.
 
     The numbers start as ones, or as the norms of the stripes over the mean norm of the layer. The
-    weight is divided by them at first, so that nothing changes until they are trained.
+    weight is divided by them at first, so that nothing changes until they are trained. With
+    `together`, filters that share their stripes share the numbers of them too.
 
     >>> conv = nn.Conv2d(8, 16, 3)
     >>> insert(conv).skeleton.shape
@@ -30,35 +32,43 @@ class Skeleton(nn.Module):
     'Conv2d'
     """
 
-    def __init__(self, weight: Tensor, start: Start = "ones") -> None:
+    def __init__(
+        self, weight: Tensor, start: Start = "ones", together: Together | None = None
+    ) -> None:
         super().__init__()
-        self.skeleton = nn.Parameter(_begun(weight.detach(), start))
+        self._together = together
+        norms = weight.detach().norm(dim=1) if together is None else together.norms(weight)
+        self.skeleton = nn.Parameter(_begun(norms, start))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Multiply."""
-        return weight * self.skeleton.unsqueeze(1)
+        return weight * self._numbers().unsqueeze(1)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Divide."""
-        return weight / self.skeleton.detach().unsqueeze(1)
+        return weight / self._numbers().detach().unsqueeze(1)
+
+    def _numbers(self) -> Tensor:
+        return self.skeleton if self._together is None else self._together.spread(self.skeleton)
 
     def extra_repr(self) -> str:
-        """Say how many stripes are not zero."""
+        """Say how many numbers are not zero."""
         return f"{int(torch.count_nonzero(self.skeleton))}/{self.skeleton.numel()}"
 
 
-def _begun(weight: Tensor, start: Start) -> Tensor:
-    norms = weight.norm(dim=1)
+def _begun(norms: Tensor, start: Start) -> Tensor:
     mean = norms.mean()
     if start == "ones" or not mean > 0:
         return torch.ones_like(norms)
     return (norms / mean).clamp_min(_LEAST)
 
 
-def insert(conv: nn.Module, start: Start = "ones") -> Skeleton:
+def insert(
+    conv: nn.Module, start: Start = "ones", together: Together | None = None
+) -> Skeleton:  # fmt: skip
     """Give a convolution a skeleton, which changes nothing until it is trained."""
     given: Any = conv
-    skeleton = Skeleton(given.weight, start)
+    skeleton = Skeleton(given.weight, start, together)
     parametrize.register_parametrization(conv, "weight", skeleton)
     return skeleton
 

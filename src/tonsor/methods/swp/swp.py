@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from tonsor.anatomy import Anatomy
 from tonsor.errors import SelectionError, TrainError
-from tonsor.methods.checks import check_about, check_live, check_same
-from tonsor.methods.swp.course import Moment, StripeCourse, check_alpha, check_trains
+from tonsor.methods.checks import check_live, check_same
+from tonsor.methods.swp.course import (
+    Moment,
+    StripeCourse,
+    check_alpha,
+    check_begun,
+    check_trains,
+)  # fmt: skip
 from tonsor.methods.swp.skeleton import Start, insert, merge, skeleton_of
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget
@@ -56,6 +62,13 @@ class FilterSkeleton(Method):
     that stays of a layer, as a number of stripes or, below 1, as a share. `after` is an earlier
     plan of the same model.
 
+    With `stripe_group`, so many consecutive filters share their numbers, and so the stripes that
+    stay: a skeleton has a row for each group, of which the last may be of fewer filters. It is the
+    convolution as it is now that is divided: filters that `after` has removed are not counted, and
+    those that die later go by whole groups. A shared number gets the sum of the gradients of its
+    filters, and its part in the penalty counts once for each of them, so that `alpha` means the
+    same. It starts as the root mean square of their norms with `start="norms"`.
+
     What the authors leave slightly off zero between two steps is zero here at once, so that a model
     judged at any time is the one that is cut. The optimizer has to be made after this, as it is to
     train the skeletons too.
@@ -77,6 +90,7 @@ class FilterSkeleton(Method):
         keep: Iterable[Named] = (),
         floor: float = 1,
         after: Plan | None = None,
+        stripe_group: int = 1,
     ) -> None:
         check_same(model, anatomy)
         _check_bare(anatomy)
@@ -88,7 +102,7 @@ class FilterSkeleton(Method):
         self.alpha, self.skeleton_only, self.start = float(alpha), skeleton_only, start
         self.course = StripeCourse(
             anatomy, threshold=threshold, budget=budget, ramp=ramp, every=every, revival=revival,
-            keep=keep, floor=floor, after=after,
+            keep=keep, floor=floor, after=after, stripe_group=stripe_group, skeletons=True,
         )  # fmt: skip
         if start == "ones" and budget is None and threshold >= 1:
             message = (
@@ -101,7 +115,10 @@ class FilterSkeleton(Method):
             hint = "; skeleton_only=True trains skeletons of frozen weights"
             check_trains(anatomy, self.course.layers, hint)
         self._convs = [anatomy.model.get_submodule(x.name) for x in self.course.layers]
-        self._skeletons = [insert(conv, start) for conv in self._convs]
+        self._skeletons = [
+            insert(conv, start, None if shared.alone else shared)
+            for conv, shared in zip(self._convs, self.course.together, strict=True)
+        ]
         self._frozen = [w for w in self._weights if skeleton_only and w.requires_grad]
         for weight in self._frozen:
             weight.requires_grad_(False)
@@ -117,7 +134,10 @@ class FilterSkeleton(Method):
 
     @property
     def skeletons(self) -> list[nn.Parameter]:
-        """What trains beside the parameters that the model had: a number for each stripe."""
+        """What trains beside the parameters that the model had: a number for each stripe.
+
+        Filters of a group have theirs in common.
+        """
         return self._numbers
 
     @property
@@ -129,10 +149,13 @@ class FilterSkeleton(Method):
         """Add the penalty to the gradients, and take away those of what is gone."""
         self._check_open()
         numbers = self._numbers
-        alive = [(p.grad, p) for p in numbers if p.grad is not None]
+        pairs = zip(numbers, self.course.together, strict=True)
+        alive = [(p.grad, p, shared) for p, shared in pairs if p.grad is not None]
         if alive:
-            signs = torch._foreach_sign([p for _, p in alive])  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_add_([g for g, _ in alive], signs, alpha=self.alpha)  # pyright: ignore[reportPrivateImportUsage]
+            signs = list(torch._foreach_sign([p for _, p, _ in alive]))  # pyright: ignore[reportPrivateImportUsage]
+            if self.course.group > 1:  # a number pays for each filter that it stands for
+                torch._foreach_mul_(signs, [shared.counts(p) for _, p, shared in alive])  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_([g for g, _, _ in alive], signs, alpha=self.alpha)  # pyright: ignore[reportPrivateImportUsage]
         self.course.hold_gradients_(numbers)
         if alive and not self._looked:
             self._versions = self._counted()
@@ -214,7 +237,7 @@ class FilterSkeleton(Method):
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned; the model is masked as it was then."""
-        check_about(state["about"], self._about())
+        check_begun(state["about"], self._about())
         self.course.load_state_dict(state)
         self._zero()  # an average of weights has not reached zero
 

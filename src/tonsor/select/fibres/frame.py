@@ -24,6 +24,7 @@ from tonsor.plan_parts import fingerprint
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, as_budget, is_speedup
 from tonsor.select.earlier import kept_by, ties_of
+from tonsor.select.fibres.sharing import Sharing
 from tonsor.select.fibres.sure import same_without
 from tonsor.select.make import layout_of
 from tonsor.surgery.dropping import gone, joined_drops
@@ -38,14 +39,18 @@ class Frame:
 
     `after` is an earlier plan of the same model: what it removes stays gone, in every choice. With
     `silenced`, a block becomes its shortcut only where it is known what makes its branch zero.
+    `group` consecutive filters of a layer, of those that the earlier plan has left, keep the same
+    stripes.
     """
 
     anatomy: Anatomy
     layers: FibreLayers
     after: Plan | None = None
     silenced: bool = False
+    group: int = 1
     following: Following = field(init=False, repr=False)
     start: Mapping[str, FibreMask] = field(init=False, repr=False)
+    shared: Mapping[str, Sharing] = field(init=False, repr=False)
     _before: Mapping[str, Mask] = field(init=False, repr=False)
     _accounts: dict[tuple[str, ...], Account] = field(
         init=False, repr=False, compare=False, default_factory=dict[tuple[str, ...], Account]
@@ -59,6 +64,7 @@ class Frame:
         put(self, "following", Following(self.anatomy, self.layers, silenced=self.silenced))
         put(self, "_before", _kept_before(self.anatomy, self.after))
         put(self, "start", dict(self._started()))
+        put(self, "shared", {n: self._sharing(n, there) for n, there in self.start.items()})
 
     def _started(self) -> dict[str, FibreMask]:
         """Return the fibres that are there to choose from."""
@@ -72,6 +78,9 @@ class Frame:
             whole &= self.following.left(layer.name, self._before)[:, None]
             found[layer.name] = whole
         return found
+
+    def _sharing(self, layer: str, there: FibreMask) -> Sharing:
+        return Sharing(self.group, self.following.left(layer, self._before), there)
 
     @property
     def _gone(self) -> tuple[Drop, ...]:

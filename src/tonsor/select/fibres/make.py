@@ -22,6 +22,7 @@ from tonsor.families.stripes.layers import find_stripes
 from tonsor.plans import Plan
 from tonsor.select.budget import Budget, as_budget, is_measured, is_speedup
 from tonsor.select.fibres.frame import Frame
+from tonsor.select.fibres.sharing import Sharing, checked_group
 from tonsor.select.fibres.threshold import Chosen, above, within
 from tonsor.select.names import Named, as_names, touching
 
@@ -29,7 +30,7 @@ FibreRank = Literal["normalised", "global", "per_layer"]
 
 
 class FibreOptions(TypedDict, total=False):
-    """The options of `plan_stripes` and `plan_columns`, for those who hand them on."""
+    """The options of `plan_columns`, for those who hand them on."""
 
     budget: str | Budget | None
     threshold: float | None
@@ -45,6 +46,12 @@ class FibreOptions(TypedDict, total=False):
     quiet: bool
 
 
+class StripeOptions(FibreOptions, total=False):
+    """The options of `plan_stripes`, for those who hand them on."""
+
+    stripe_group: int
+
+
 def plan_stripes(
     anatomy: Anatomy,
     budget: str | Budget | None = None,
@@ -52,6 +59,7 @@ def plan_stripes(
     threshold: float | None = None,
     by: str | Scores = "l2",
     rank: FibreRank = "normalised",
+    stripe_group: int = 1,
     keep: Iterable[Named] = (),
     floor: float = 1,
     batches: Iterable[Any] | None = None,
@@ -77,6 +85,10 @@ def plan_stripes(
     becomes its shortcut. `after` is an earlier plan of the same model, of whatever family: what it
     removes stays gone, and the budget counts it as gone.
 
+    With `stripe_group`, so many consecutive filters of a convolution keep the same stripes, scored
+    by the mean over them; 8, 16 or 32 suit GPUs. Filters that `after` has removed are not counted,
+    and the last group of a convolution may be smaller.
+
     >>> import torch, tonsor
     >>> net = tonsor.zoo.build("resnet20")
     >>> plan = plan_stripes(tonsor.inspect(net, torch.randn(1, 3, 32, 32)), "macs=50%")
@@ -86,7 +98,7 @@ def plan_stripes(
     """
     return _plan(
         anatomy, find_stripes(anatomy), budget, threshold, by, rank, keep, floor, after, seed,
-        batches=batches, loss=loss, at_most=at_most, quiet=quiet,
+        checked_group(stripe_group), batches=batches, loss=loss, at_most=at_most, quiet=quiet,
     )  # fmt: skip
 
 
@@ -129,7 +141,7 @@ def plan_columns(
 def _plan(
     anatomy: Anatomy, layers: FibreLayers, budget: str | Budget | None, threshold: float | None,
     by: str | Scores, rank: FibreRank, keep: Iterable[Named], floor: float, after: Plan | None,
-    seed: int, **scoring: Any,
+    seed: int, group: int = 1, **scoring: Any,
 ) -> Plan:  # fmt: skip
     layers = keeping(anatomy, layers, keep)
     wanted = _wanted(budget, threshold)
@@ -137,15 +149,16 @@ def _plan(
         raise no_layer_free(layers)
     if not isinstance(by, Scores):
         by = score_fibres(anatomy, layers, by, seed=seed, **scoring)
-    frame = Frame(anatomy, layers, after)
+    frame = Frame(anatomy, layers, after, group=group)
     layers = frame.layers
-    values = ranked(layers, by, rank, frame.start)
+    values = ranked(layers, by, rank, frame.start, frame.shared)
     floor = checked_floor(floor)
     if isinstance(wanted, Budget):
         chosen = within(frame, values, wanted, floor)
     else:
         chosen = above(frame, values, wanted, floor)
     made = {"by": by.by, "rank": rank, "floor": floor, "seed": seed}
+    made |= {"stripe_group": group} if group > 1 else {}
     return frame.plan(chosen.masks, made | told(frame, chosen, wanted))
 
 
@@ -186,11 +199,13 @@ def _is_in(module: str, name: str) -> bool:
 
 
 def ranked(
-    layers: FibreLayers, scores: Scores, rank: str, start: Masks | None = None
-) -> Mapping[str, Array]:
+    layers: FibreLayers, scores: Scores, rank: str, start: Masks | None = None,
+    shared: Mapping[str, Sharing] | None = None,
+) -> Mapping[str, Array]:  # fmt: skip
     """Make the scores of all layers comparable with each other.
 
-    `start` says which there are to choose from, if not all; the others count for nothing.
+    `start` says which there are to choose from, if not all; the others count for nothing. What
+    goes as one by `shared` gets the mean of its scores.
     """
     if rank not in get_args(FibreRank):
         names = ", ".join(f"'{n}'" for n in get_args(FibreRank))
@@ -215,15 +230,29 @@ def ranked(
         there = np.ones(layer.size, dtype=np.bool_)
         if start is not None:
             there = start[layer.name].reshape(-1) if layer.name in start else ~there
+        together = None if shared is None else shared.get(layer.name)
+        if together is not None and not together.alone:
+            mine = _averaged(mine, together)
         if rank == "normalised":
             size = np.abs(mine[there]).mean() if there.any() else 0.0
             mine = mine / size if size > 0 else mine
         elif rank == "per_layer":
-            shares = np.zeros(layer.size)
-            shares[there] = np.argsort(np.argsort(mine[there], kind="stable")) / max(1, there.sum())
-            mine = shares
+            if together is None:
+                every = np.ones(layer.rows, dtype=np.bool_)
+                together = Sharing(1, every, there.reshape(layer.rows, layer.positions))
+            mine = _as_shares(mine, together)
         found[layer.name] = mine
     return found
+
+
+def _averaged(values: Array, shared: Sharing) -> Array:
+    return shared.spread(shared.mean(values.reshape(shared.there.shape))).reshape(-1)
+
+
+def _as_shares(values: Array, shared: Sharing) -> Array:
+    """Return in place of each value the share of those below it."""
+    below = shared.lower(values.reshape(shared.there.shape))
+    return np.where(shared.there, below / max(1, int(shared.there.sum())), 0.0).reshape(-1)
 
 
 def checked_floor(floor: object) -> float:

@@ -36,9 +36,9 @@ class Chosen:
 def above(frame: Frame, values: Mapping[str, Array], threshold: float, floor: float = 1) -> Chosen:
     """Choose the fibres whose value is above a threshold.
 
-    `values` has one for each fibre, row after row. Of each layer at least `floor` stay,
-    or that share if below 1, the highest first; but where none is above the threshold in a layer
-    whose emptiness turns a block into its shortcut, all go.
+    `values` has one for each fibre, row after row, and the same for those that go as one. Of each
+    layer at least `floor` stay, or that share if below 1, the highest first; but where none is
+    above the threshold in a layer whose emptiness turns a block into its shortcut, all go.
     """
     masks: dict[str, FibreMask] = {}
     held, may_empty = 0, frame.following.may_empty
@@ -49,9 +49,9 @@ def above(frame: Frame, values: Mapping[str, Array], threshold: float, floor: fl
         least = 0 if empties else _least(floor, int(there.sum()))
         missing = least - int(kept.sum())
         if missing > 0:
-            left = np.where(there & ~kept, mine, -np.inf).reshape(-1)
-            kept.reshape(-1)[np.argsort(-left, kind="stable")[:missing]] = True
-            held += missing
+            more = frame.shared[name].best(mine, there & ~kept, missing)
+            kept |= more
+            held += int(more.sum())
         masks[name] = kept
     return Chosen(masks, threshold, held)
 
@@ -109,22 +109,24 @@ def _refined(
     there: float, below: float,
 ) -> tuple[Chosen, float]:  # fmt: skip
     """Let as many fibres stay of those that went at the last step as the limit allows."""
-    lost = [
-        (name, i) for name, mask in frame.start.items()
-        for i in np.flatnonzero(
+    lost = {
+        name: frame.shared[name].units(
             mask & ~found.masks[name] & (values[name].reshape(mask.shape) > below)
-        ).tolist()
-    ]  # fmt: skip
-    if len(lost) < 2:
+        ) for name, mask in frame.start.items()
+    }  # fmt: skip
+    size = sum(map(len, lost.values()))
+    if size < 2:
         return found, there
 
     def with_first(count: int) -> tuple[dict[str, FibreMask], float]:
-        masks = {n: m.copy() for n, m in found.masks.items()}
-        for name, i in lost[:count]:
-            masks[name].reshape(-1)[i] = True
+        masks = dict(found.masks)
+        for name, units in lost.items():
+            back = frame.start[name] & frame.shared[name].holding(units[:count])
+            masks[name] = masks[name] | back
+            count = max(0, count - len(units))
         return masks, frame.cost(masks, budget.target)
 
-    low, high, best = 0, len(lost) - 1, (found.masks, there)
+    low, high, best = 0, size - 1, (found.masks, there)
     while low < high:
         middle = (low + high + 1) // 2
         tried = with_first(middle)
@@ -146,9 +148,13 @@ def out_of_reach(frame: Frame, budget: Budget, least: Masks, floor: float = 1) -
     kind = frame.layers.kind
     one = kind.removesuffix("s")
     stay = f"{floor:.0%} of the {kind}" if floor < 1 else f"{floor:.0f} {one}{'s' * (floor > 1)}"
+    together, smaller = "", ""
+    if frame.group > 1:
+        together = f" in all {frame.group} filters of a group"
+        smaller = " take a smaller stripe_group,"
     message = (
-        f"{budget} can't be met by {kind}: {told}, for at least {stay} of each layer must stay, "
-        f"and what may lose no {kind} or is to be kept is as it was. Ask for more, lower floor, or "
-        "cut channels or blocks first."
+        f"{budget} can't be met by {kind}: {told}, for at least {stay} of each layer must stay"
+        f"{together}, and what may lose no {kind} or is to be kept is as it was. Ask for more, "
+        f"lower floor,{smaller} or cut channels or blocks first."
     )
     return BudgetError(message, minimum=reachable)

@@ -1,0 +1,86 @@
+"""A kernel's call that is made again and again, on inputs of one size.
+
+Small layers take a few microseconds, and checking what is given would take as long again. So what
+does not change is checked and written down once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tonsor.kernels.geometry import Geometry
+from tonsor.kernels.library import library
+
+_LAST = torch.channels_last
+
+
+class _Fixed(ctypes.Structure):
+    _fields_ = (
+        ("packed", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in (
+            "batch", "height", "width", "out_height", "out_width", "top", "left",
+        )),
+        ("relu", ctypes.c_int), ("half", ctypes.c_int),
+    )  # fmt: skip
+
+
+class Again:
+    """Convolves as `convolve` did with the same packed weights and a like input.
+
+    It is for who has called `convolve` once, so that nothing is wrong with the weights and sizes,
+    and who holds the weights for as long as this is used.
+    """
+
+    __slots__ = ("_call", "_dtype", "_fixed", "_held", "_shape", "_steps", "_where")
+
+    def __init__(self, packed: Tensor, x: Tensor, geometry: Geometry, *, relu: bool) -> None:
+        found: Any = library()
+        self._call = found.tonsor_again
+        self._call.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_int]
+        self._call.restype = ctypes.c_int
+        batch, _, height, width = x.shape
+        high, wide = geometry.out_size((height, width))
+        filters = geometry.out_channels
+        self._held, self._dtype = packed, x.dtype
+        self._shape = torch.Size((batch, filters, high, wide))
+        self._steps = (filters * high * wide, 1, filters * wide, filters)
+        self._fixed = _Fixed(
+            packed.data_ptr(), batch, height, width, high, wide, geometry.padding[0],
+            geometry.padding[2], relu, x.dtype is torch.bfloat16,
+        )  # fmt: skip
+        self._where = ctypes.addressof(self._fixed)
+
+    def fits(self, packed: Tensor | None, x: Tensor, residual: Tensor | None) -> bool:
+        """Whether these weights are its own, and the others plain tensors of its kind and size.
+
+        The shape of `x` is left to whoever keeps one of these for each.
+        """
+        kind = self._dtype
+        if packed is not self._held or type(x) is not Tensor:
+            return False
+        if x.dtype is not kind or not x.is_cpu:
+            return False
+        return residual is None or (
+            type(residual) is Tensor and residual.dtype is kind and residual.is_cpu
+            and residual.shape == self._shape
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        """Convolve."""
+        if not x.is_contiguous(memory_format=_LAST):
+            x = x.contiguous(memory_format=_LAST)
+        out = torch.empty_strided(self._shape, self._steps, dtype=self._dtype)
+        if residual is None:
+            self._call(self._where, x.data_ptr(), None, out.data_ptr(), torch.get_num_threads())
+            return out
+        if not residual.is_contiguous(memory_format=_LAST):
+            residual = residual.contiguous(memory_format=_LAST)
+        self._call(
+            self._where, x.data_ptr(), residual.data_ptr(), out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out

@@ -1,0 +1,1 @@
+"""The compiled kernels: how they come to a machine, and what they compute."""
