@@ -20,10 +20,7 @@ constexpr int TILE = MOST_VECTORS * LANES;
 
 // How many filters are held in registers beside so many vectors of pixels.
 constexpr int most_filters(int vectors) {
-  int free = (REGISTERS - vectors - 1) / vectors;
-  int most = REGISTERS == 32 ? (vectors == 1 ? 16 : vectors == 2 ? 12 : 8)
-                             : (vectors == 1 ? 12 : vectors == 2 ? 6 : 4);
-  return free < most ? free : most;
+  return REGISTERS == 32 ? TEAM : vectors < 3 ? 6 : 4;
 }
 
 thread_local Scratch planes_of_input, tile_of_sums, cells_of_slab;
@@ -47,7 +44,22 @@ __attribute__((noinline)) void add(const Sums& given) {
     for (int v = 0; v < V; v++) a[f][v] = load(given.tile + given.which[f] * TILE + v * LANES);
   const float *w = given.weights, *x = given.x;
   const int64_t filters = given.filters, step = given.step;
-  for (int64_t i = given.inputs; i > 0; i--, w += filters, x += step) {
+  int64_t i = given.inputs;
+  if constexpr (V == 1) {
+    // Too few sums to wait for each other: every other input has sums of its own.
+    Vector others[F] = {};
+    for (; i > 1; i -= 2, w += 2 * filters, x += 2 * step) {
+      Vector b = load(x), next = load(x + step);
+#pragma GCC unroll 16
+      for (int f = 0; f < F; f++) {
+        a[f][0] += all(w[f]) * b;
+        others[f] += all(w[filters + f]) * next;
+      }
+    }
+#pragma GCC unroll 16
+    for (int f = 0; f < F; f++) a[f][0] += others[f];
+  }
+  for (; i > 0; i--, w += filters, x += step) {
     Vector b[V];
 #pragma GCC unroll 3
     for (int v = 0; v < V; v++) b[v] = load(x + v * LANES);
@@ -70,10 +82,8 @@ template <int V>
 Add add_of(int64_t filters) {
   constexpr int m = most_filters(V);
 #define AT_MOST(f) add<(f < m ? f : m), V>
-  static const Add table[17] = {
-      nullptr,     AT_MOST(1),  AT_MOST(2),  AT_MOST(3),  AT_MOST(4),  AT_MOST(5),
-      AT_MOST(6),  AT_MOST(7),  AT_MOST(8),  AT_MOST(9),  AT_MOST(10), AT_MOST(11),
-      AT_MOST(12), AT_MOST(13), AT_MOST(14), AT_MOST(15), AT_MOST(16)};
+  static const Add table[TEAM + 1] = {nullptr,    AT_MOST(1), AT_MOST(2), AT_MOST(3), AT_MOST(4),
+                                      AT_MOST(5), AT_MOST(6), AT_MOST(7), AT_MOST(8)};
 #undef AT_MOST
   return table[filters];
 }
@@ -175,15 +185,17 @@ void say_where(const Call& c, const Header& h, const Grid& grid, const T* x, int
 
 template <typename T>
 void lay_out(const Grid& grid, int64_t inputs, const T* const* where, float* plane) {
+  const int64_t squares = inputs < BLOCK ? 0 : inputs;
   int64_t cell = 0;
   for (; cell + BLOCK <= grid.step; cell += BLOCK) {
-    int64_t i = 0;
-    for (; i + BLOCK <= inputs; i += BLOCK) {
+    // The last square may overlap the one before; it writes the same again.
+    for (int64_t i = 0; i < squares; i += BLOCK) {
+      const int64_t first = std::min(i, inputs - BLOCK);
       Row turned[BLOCK];
-      turn(where + cell, i, turned);
-      for (int e = 0; e < BLOCK; e++) store_row(plane + (i + e) * grid.step + cell, turned[e]);
+      turn(where + cell, first, turned);
+      for (int e = 0; e < BLOCK; e++) store_row(plane + (first + e) * grid.step + cell, turned[e]);
     }
-    for (; i < inputs; i++)
+    for (int64_t i = squares; i < inputs; i++)
       for (int k = 0; k < BLOCK; k++) plane[i * grid.step + cell + k] = to_float(where[cell + k][i]);
   }
   for (; cell < grid.step; cell++)
@@ -199,10 +211,11 @@ void finish(const Call& c, const float* tile, int64_t pixels, int64_t filters, i
             const int64_t* out_at) {
   const T* residual = static_cast<const T*>(c.residual);
   T* out = static_cast<T*>(c.out);
+  const int64_t squares = filters < BLOCK ? 0 : filters;
   for (int64_t p = 0; p < pixels; p += BLOCK) {
     const int many = int(std::min<int64_t>(BLOCK, pixels - p));
-    int64_t n = 0;
-    for (; n + BLOCK <= filters; n += BLOCK) {
+    for (int64_t i = 0; i < squares; i += BLOCK) {
+      const int64_t n = std::min(i, filters - BLOCK);  // may overlap; it writes the same again
       const float* in[BLOCK];
       for (int e = 0; e < BLOCK; e++) in[e] = tile + (n + e) * TILE + p;
       Row turned[BLOCK];
@@ -216,7 +229,7 @@ void finish(const Call& c, const float* tile, int64_t pixels, int64_t filters, i
         write_row(out + o, v);
       }
     }
-    for (; n < filters; n++)
+    for (int64_t n = squares; n < filters; n++)
       for (int k = 0; k < many; k++) {
         if (out_at[p + k] < 0) continue;
         const int64_t o = out_at[p + k] + filter + n;
