@@ -47,6 +47,7 @@ from tonsor.methods.swp.table import resnet18_plan
 from tonsor.select.fibres.frame import Frame
 
 Run = Callable[[], Any]
+Cut = tuple[tonsor.Plan, float]  # and the share of multiply-accumulates that stays
 
 # Name, inputs, outputs, side, stride.
 LAYERS = [
@@ -190,7 +191,7 @@ def like_swp(positions: int, filters: int, level: float, rng: np.random.Generato
     return rng.random((filters, positions)) < np.clip(level * of_filter * centre, 0, 1)
 
 
-def swp_plan(net: nn.Module, x: Tensor, wanted: float) -> tonsor.Plan:
+def swp_plan(net: nn.Module, x: Tensor, wanted: float) -> Cut:
     """Draw masks such that this share of the multiply-accumulates stays."""
     anatomy = tonsor.inspect(net, x)
     layers = find_stripes(anatomy)
@@ -204,10 +205,12 @@ def swp_plan(net: nn.Module, x: Tensor, wanted: float) -> tonsor.Plan:
             mask[0, mask.shape[1] // 2] = True  # no layer is gone altogether
         more = frame.amount(masks, "macs") > wanted * whole
         low, high = (low, level) if more else (level, high)
-    return frame.plan(masks, {"by": "drawn, like those of SWP"})
+    return frame.plan(masks, {"by": "drawn, like those of SWP"}), frame.amount(
+        masks, "macs"
+    ) / whole
 
 
-def quarter_plan(net: nn.Module, x: Tensor) -> tonsor.Plan:
+def quarter_plan(net: nn.Module, x: Tensor) -> Cut:
     """Draw a quarter of the columns of each layer but the first."""
     anatomy = tonsor.inspect(net, x)
     layers, rng = find_columns(anatomy), np.random.default_rng(0)
@@ -218,16 +221,26 @@ def quarter_plan(net: nn.Module, x: Tensor) -> tonsor.Plan:
         mask[rng.permutation(size)[: round(size / 4)]] = True
         masks[layer.name] = mask.reshape(layer.rows, layer.positions)
     others = layers.without([x.name for x in layers.free if x.name not in masks], "it stays whole")
-    return Frame(anatomy, others).plan(masks, {"by": "drawn"})
+    frame = Frame(anatomy, others)
+    share = frame.amount(masks, "macs") / frame.amount(frame.start, "macs")
+    return frame.plan(masks, {"by": "drawn"}), share
 
 
-def table_plan(net: nn.Module, x: Tensor) -> tonsor.Plan:
-    return resnet18_plan(tonsor.inspect(net, x))
+def table_plan(net: nn.Module, x: Tensor) -> Cut:
+    anatomy = tonsor.inspect(net, x)
+    plan = resnet18_plan(anatomy)
+    layers = find_stripes(anatomy)
+    frame = Frame(anatomy, layers)
+    masks = {
+        x.name: plan.stripes[x.weight].mask if x.weight in plan.stripes else frame.start[x.name]
+        for x in layers.free
+    }
+    return plan, frame.amount(masks, "macs") / frame.amount(frame.start, "macs")
 
 
 # What it is called, the network, its side, how to cut it, and what the speed should be at each
 # batch.
-MODELS: list[tuple[str, str, int, Callable[[nn.Module, Tensor], tonsor.Plan], dict[int, float]]] = [
+MODELS: list[tuple[str, str, int, Callable[[nn.Module, Tensor], Cut], dict[int, float]]] = [
     ("VGG16, stripes like SWP's", "vgg16", 32, partial(swp_plan, wanted=0.224), {1: 7, 32: 4}),
     ("ResNet-56, stripes like SWP's", "resnet56", 32, partial(swp_plan, wanted=0.278),
      {1: 4, 32: 2.5}),
@@ -253,9 +266,8 @@ def model_row(
 ) -> dict[str, Any]:
     net = built(name)
     one, x = torch.randn(1, 3, side, side), torch.randn(batch, 3, side, side)
-    plan = make(net, one)
+    plan, share = make(net, one)
     slim = plan.apply(net, verify=False).eval()
-    share = tonsor.inspect(slim, one).cost.macs() / tonsor.inspect(net, one).cost.macs()
     near = x.contiguous(memory_format=torch.channels_last)
     models: dict[str, nn.Module] = {"eager": net}
     models["nhwc"] = built(name).to(memory_format=torch.channels_last)
@@ -269,7 +281,7 @@ def model_row(
         "model": title, "batch": batch, "share": share, "ms": ms, "goal": goal,
         "times_eager": ms["eager"] / ms["fast"], "times_dense": ms["dense"] / ms["fast"],
         "times_control": ms["control"] / ms["fast"], "off": off.item(),
-        "ways": dict(Counter(row.chosen for row in report.rows)),
+        "ways": dict(Counter(row.chosen for row in report.rows)), "returned": report.returned,
     }  # fmt: skip
 
 
@@ -299,6 +311,11 @@ def print_summary(rows: list[dict[str, Any]]) -> None:
         ]
         where = f"batch {row['batch']}, keep {row['keep']}, {row['width']}"
         print(f"{where:<44}{told[0]:>22}{told[1]:>22}")
+
+
+def print_head() -> None:
+    print(f"\n{'network':<37}{'batch':>4}{'FLOPs':>6}{'eager':>9}{'nhwc':>9}{'dense':>9}"
+          f"{'control':>9}{'fast':>9}{'x eager':>8}{'dense':>7}{'contr.':>7}{'goal':>6}")  # fmt: skip
 
 
 def print_model(row: dict[str, Any]) -> None:
@@ -340,8 +357,7 @@ def main() -> None:
         saved["layers"], saved["summary"] = rows, list(summary(rows))
         print_summary(saved["summary"])
     if given.models or both:
-        print(f"\n{'network':<37}{'batch':>4}{'FLOPs':>6}{'eager':>9}{'nhwc':>9}{'dense':>9}"
-              f"{'control':>9}{'fast':>9}{'x eager':>8}{'dense':>7}{'contr.':>7}{'goal':>6}")  # fmt: skip
+        print_head()
         saved["models"] = []
         for title, name, side, make, goals in MODELS:
             for batch, goal in goals.items():

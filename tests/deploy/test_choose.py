@@ -106,6 +106,7 @@ def test_where_nothing_is_right_the_dense_way_is_taken(ran: list[Any]) -> None:
     row = decide(site(), X, trial=trial("wrong"))
     assert row.chosen == "dense"
     assert not row.ms  # one way alone needs no clock
+    assert list(row.left_out) == ["wrong"]
     monkey = site()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choosing, "WAYS", {"dense": lambda fused, x: {}})

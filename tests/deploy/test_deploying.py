@@ -172,11 +172,14 @@ def test_sizes_at_which_a_model_does_something_else_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("deployed_wins")
-@pytest.mark.parametrize("name", ["resnet20", "stripes", "columns", "mobile"])
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("resnet20", "prepacked"), ("stripes", "torch"), ("columns", "kernel"), ("mobile", "dense")],
+)
 @torch.no_grad()
-def test_a_deployed_model_is_copied_saved_and_exported(name: str) -> None:
+def test_a_deployed_model_is_copied_saved_and_exported(name: str, way: str) -> None:
     model = shaken(NETS[name]())
-    fast, _ = tonsor.deploy(model, images(2), rounds=1)
+    fast, _ = tonsor.deploy(model, images(2), rounds=1, ways=[way])
     file = io.BytesIO()
     torch.save(fast, file)
     file.seek(0)

@@ -92,7 +92,9 @@ def test_a_program_computes_the_same_after_fusing(steps: list[Step]) -> None:
         ([("conv", 0, 1), ("relu", 0, 0), ("norm", 0, 0)], ["relu"]),
         ([("conv", 0, 1), ("norm", 0, 0), ("norm", 0, 1)], ["bn"]),
         ([("conv", 0, 1), ("view", 2, 0), ("relu", 0, 0)], [""]),
-        ([("view", 2, 1), ("conv", 0, 1), ("add_", 1, 0), ("relu", 1, 0)], [""]),
+        ([("view", 2, 1), ("conv", 0, 1), ("add_", 1, 0), ("view", 0, 1)], [""]),
+        ([("conv", 0, 1), ("add_", 1, 0), ("view", 0, 1)], ["add"]),
+        ([("conv", 0, 1), ("add", 0, 2), ("times_", 2, 2), ("relu", 0, 0)], ["add"]),
     ],
 )
 def test_what_is_fused_and_what_is_not(steps: list[Step], parts: list[str]) -> None:
@@ -109,8 +111,9 @@ def test_a_norm_of_running_statistics_that_change_is_not_folded() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             mean: Any = self.norm.running_mean
+            out = self.norm(self.conv(x))
             mean.add_(1)
-            return self.norm(self.conv(x))
+            return out
 
     model, x = shaken(Moving()).requires_grad_(False), torch.randn(2, 2, 4, 4)
     other = copy.deepcopy(model)
@@ -120,11 +123,39 @@ def test_a_norm_of_running_statistics_that_change_is_not_folded() -> None:
         torch.testing.assert_close(graph(x)[0], other(x))
 
 
-def test_a_norm_that_takes_its_own_statistics_is_not_folded() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False)).eval()
-    x = torch.randn(2, 2, 4, 4)
-    graph, parts = fused(model.requires_grad_(False), x)
+class OwnStatistics(nn.Module):
+    """A norm that has running statistics, and takes those of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.norm.running_mean, self.norm.running_var
+        return F.batch_norm(self.conv(x), mean, var, training=True, momentum=0.0)
+
+
+NONE = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
+
+
+@pytest.mark.parametrize("model", [NONE, OwnStatistics()], ids=["none", "own"])
+def test_a_norm_that_takes_its_own_statistics_is_not_folded(model: nn.Module) -> None:
+    model, x = shaken(model).requires_grad_(False), torch.randn(2, 2, 4, 4)
+    graph, parts = fused(model, x)
     assert parts == [""]
+    torch.testing.assert_close(graph(x)[0], model(x))
+
+
+def _one_more(module: nn.Module, given: Any, out: Any) -> Tensor:
+    return out + 1
+
+
+def test_a_convolution_that_is_watched_is_left_alone() -> None:
+    model, x = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU()).eval(), torch.randn(2, 2, 4, 4)
+    model[0].register_forward_hook(_one_more)
+    model[1].register_forward_hook(_one_more)
+    graph, parts = fused(model.requires_grad_(False), x)
+    assert not parts
     torch.testing.assert_close(graph(x)[0], model(x))
 
 

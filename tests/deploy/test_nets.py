@@ -125,6 +125,7 @@ def test_a_buffer_that_is_written_to_goes_on_being_written_to() -> None:
             return self.conv(x)
 
     fast, _ = deploy(Counting(), images(2), rounds=1)
+    assert isinstance(fast, FromGraph)
     counted = dict(fast.named_buffers())["body.runs"]
     before = float(counted)
     fast(*images(2))

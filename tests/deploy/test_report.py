@@ -32,7 +32,8 @@ def test_the_table_is_aligned_and_not_too_wide() -> None:
     assert max(map(len, lines)) <= 100
     head, first, second, never = lines[:4]
     assert head.split() == [
-        "layer", "kind", "kept", "output", "fused", "dense", "prepacked", "torch", "kernel", "runs", "as",
+        "layer", "kind", "kept", "output", "fused", "dense", "prepacked", "torch", "kernel", "runs",
+        "as",
     ]  # fmt: skip
     for column in ("dense", "prepacked", "kernel"):
         end = head.rindex(column) + len(column) if column != "dense" else head.index(" dense") + 6

@@ -23,6 +23,7 @@ from tonsor.kernels.convolve import convolve
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.packed import FORMS, Form, pack
 
+SMALL = Geometry(5, 7, (3, 3), padding=(1, 1, 1, 1))
 KINDS: tuple[Kind | None, ...] = ("stripes", "columns", None)
 
 
@@ -32,7 +33,7 @@ class Case:
 
     form: Form
     kind: Kind | None = "stripes"
-    geometry: Geometry = Geometry(5, 7, (3, 3), padding=(1, 1, 1, 1))
+    geometry: Geometry = SMALL
     batch: int = 2
     sides: tuple[int, int] = (6, 5)
     keep: float = 0.4
@@ -91,7 +92,9 @@ class Case:
 
     @property
     def x(self) -> Tensor:
-        return self.tensor(self.batch, self.geometry.in_channels, *self.sides, salt=2).to(self.dtype)
+        return self.tensor(self.batch, self.geometry.in_channels, *self.sides, salt=2).to(
+            self.dtype
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -155,7 +158,12 @@ def drawn(seed: int, work: float = 2e6) -> Case:
     kernel = _pair(rng, 11 if rng.random() < 0.3 else 5)
     stride, dilation = _pair(rng, rng.choice([1, 1, 2, 4])), _pair(rng, rng.choice([1, 1, 3]))
     most = rng.choice([0, 1, 1, 3, 6])
-    padding = (rng.randint(0, most), rng.randint(0, most), rng.randint(0, most), rng.randint(0, most))
+    padding = (
+        rng.randint(0, most),
+        rng.randint(0, most),
+        rng.randint(0, most),
+        rng.randint(0, most),
+    )
     inputs, filters = _many(rng, 150 // groups), _many(rng, 150 // groups)
     if rng.random() < 0.08:  # depthwise
         groups, inputs, filters = rng.randint(2, 40), 1, rng.choice([1, 1, 2])
@@ -166,6 +174,8 @@ def drawn(seed: int, work: float = 2e6) -> Case:
     pixels = max(1, int(work / each))
     wide = _many(rng, min(pixels, 300 if rng.random() < 0.2 else 24))
     high = _many(rng, max(1, min(pixels // wide, 24)))
+    if rng.random() < 0.1:
+        wide = high = 1
     sides = tuple(
         max(1, (out - 1) * s + d * (k - 1) + 1 - before - behind + rng.randrange(s))
         for out, s, d, k, before, behind in zip(

@@ -74,7 +74,7 @@ class Layout:
     def _arranged(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Give by position what the example gave by position, and the rest by name."""
         named = dict(zip(self.names, args, strict=False)) | dict(kwargs)
-        positional, keywords = self.given.children_specs
+        positional, keywords = self.given.children()
         first = self.names[: positional.num_children]
         if len(args) > len(self.names) or set(named) != {*first, *keywords.context}:
             return tuple(args), dict(kwargs)

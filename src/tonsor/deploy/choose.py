@@ -70,7 +70,8 @@ def decide(
     wanted = site.reference(x, residual)
     ways, left_out = _right_ways(site, x, residual, wanted, trial.ways)
     if not ways:
-        ways, left_out = _right_ways(site, x, residual, wanted, (_FAMILIAR,))
+        ways, more = _right_ways(site, x, residual, wanted, (_FAMILIAR,))
+        left_out |= more
     row = replace(row_of(site), output=tuple(wanted.shape), left_out=left_out)
     if not ways:
         site.way, site.chosen = site.reference, "reference"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,12 +14,11 @@ from tonsor.kernels.again import Again
 from tonsor.kernels.convolve import DTYPES
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.library import library
-from tonsor.kernels.packed import MOST_KERNEL, PANEL, Form, pack
+from tonsor.kernels.packed import MOST_KERNEL, Form, pack
 from tonsor.surgery.fibre_conv import FibreConv, taken_down
 
 _SIZES = 8  # of inputs that are remembered
 _FEW = 16  # pixels of the output, of all images; up to so many, `dots` may be faster
-_ALIKE = 1.3  # how much more work panels may do than stripes, and still be tried
 
 
 class KernelConv(nn.Module):
@@ -61,23 +59,21 @@ class KernelConv(nn.Module):
         """Compute it."""
         if self.before:
             x = F.pad(x, self.before, self.mode)
-        if taken_down():
+        if taken_down() or type(x) is not Tensor:  # such as one that has a shape and no numbers
             return torch.ops.tonsor.convolve(
                 x, self.packed, residual, self.geometry.numbers, self.relu
             )
-        if type(x) is not Tensor:
-            return ops.run(self.packed, x, self.geometry, residual, relu=self.relu)
         again = self._again.get(x.shape)
         if again is not None and again.fits(self._buffers["packed"], x, residual):
             return again(x, residual)
         out = ops.run(self.packed, x, self.geometry, residual, relu=self.relu)
-        self._remember(x)
+        self._remember(x, residual)
         return out
 
-    def _remember(self, x: Tensor) -> None:
+    def _remember(self, x: Tensor, residual: Tensor | None) -> None:
         """Have the next call on such an input go without what this one had to look at."""
         packed = self.packed
-        if ops.by_kernel(x) and packed.is_contiguous() and packed.data_ptr() % 8 == 0:
+        if ops.by_kernel(x, residual) and packed.is_contiguous() and packed.data_ptr() % 8 == 0:
             if len(self._again) >= _SIZES:
                 self._again.clear()
             self._again[x.shape] = Again(packed, x, self.geometry, relu=self.relu)
@@ -110,15 +106,16 @@ def kernel_ways(fused: FusedConv, x: Tensor) -> dict[str, nn.Module]:
 
 
 def forms_for(conv: Any, x: Tensor) -> list[Form]:
-    """Say in which forms a layer may be packed to be fast on this input."""
+    """Say in which forms a layer may be packed to be fast on this input.
+
+    As panels, stripes are whole where a neighbour has them, which pays where there are few inputs
+    or neighbours are alike.
+    """
     if not isinstance(conv, FibreConv) or conv.kind == "columns":
         return ["panels"]
-    mask = conv.kept.detach().cpu().numpy().reshape(len(conv.kept), -1)
-    forms: list[Form] = []
+    forms: list[Form] = ["panels"]
     if max(conv.kernel_size) <= MOST_KERNEL:
-        forms.append("stripes")
-    if not forms or _work_in_panels(mask, conv.groups) <= _ALIKE * mask.sum():
-        forms.append("panels")
+        forms.insert(0, "stripes")
     pads, sizes = pads_of(conv), x.shape[2:]
     pixels = x.shape[0]
     for n, pad, k, s, d in zip(
@@ -128,17 +125,6 @@ def forms_for(conv: Any, x: Tensor) -> list[Form]:
     if pixels <= _FEW:
         forms.append("dots")
     return forms
-
-
-def _work_in_panels(mask: np.ndarray[Any, np.dtype[np.bool_]], groups: int) -> int:
-    """How many stripes panels compute: all of a panel, where one of its filters has one."""
-    filters = len(mask) // groups
-    total = 0
-    for group in range(groups):
-        ours = mask[group * filters : (group + 1) * filters]
-        for low in range(0, filters, PANEL):
-            total += int(ours[low : low + PANEL].any(axis=0).sum()) * PANEL
-    return total
 
 
 def _two(numbers: Any) -> tuple[int, int]:

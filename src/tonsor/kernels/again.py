@@ -35,7 +35,7 @@ class Again:
     and who holds the weights for as long as this is used.
     """
 
-    __slots__ = ("_call", "_dtype", "_fixed", "_held", "_shape", "_steps", "_where")
+    __slots__ = ("_at", "_call", "_dtype", "_fixed", "_held", "_shape", "_steps", "_where")
 
     def __init__(self, packed: Tensor, x: Tensor, geometry: Geometry, *, relu: bool) -> None:
         found: Any = library()
@@ -45,7 +45,7 @@ class Again:
         batch, _, height, width = x.shape
         high, wide = geometry.out_size((height, width))
         filters = geometry.out_channels
-        self._held, self._dtype = packed, x.dtype
+        self._held, self._at, self._dtype = packed, packed.data_ptr(), x.dtype
         self._shape = torch.Size((batch, filters, high, wide))
         self._steps = (filters * high * wide, 1, filters * wide, filters)
         self._fixed = _Fixed(
@@ -62,11 +62,14 @@ class Again:
         kind = self._dtype
         if packed is not self._held or type(x) is not Tensor:
             return False
-        if x.dtype is not kind or not x.is_cpu:
+        if x.dtype is not kind or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
+            return False
+        if self._held.data_ptr() != self._at:  # moved, as tensors are that go to another process
             return False
         return residual is None or (
             type(residual) is Tensor and residual.dtype is kind and residual.is_cpu
             and residual.shape == self._shape
+            and not (residual.requires_grad and torch.is_grad_enabled())
         )  # fmt: skip
 
     def __call__(self, x: Tensor, residual: Tensor | None) -> Tensor:

@@ -44,10 +44,7 @@ def run(
     relu: bool = False,
 ) -> Tensor:  # fmt: skip
     """Convolve by a kernel; by torch where there is none, or where a gradient is asked for."""
-    learns = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, residual)
-    )
-    if x.is_cpu and x.dtype in DTYPES and not learns and library() is not None:
+    if by_kernel(x, residual):
         return convolve(packed, x, geometry, residual, relu=relu)
     # As a kernel does, it sums in float32 at least, and rounds once.
     weight, bias = (
@@ -62,6 +59,10 @@ def run(
     return out.to(x.dtype).contiguous(memory_format=torch.channels_last)
 
 
-def by_kernel(x: Tensor) -> bool:
-    """Whether a kernel can run on an input."""
+def by_kernel(x: Tensor, residual: Tensor | None = None) -> bool:
+    """Whether a kernel can run on an input: it can't where a gradient is to flow back."""
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (residual is not None and residual.requires_grad)
+    ):
+        return False
     return x.is_cpu and x.dtype in DTYPES and library() is not None

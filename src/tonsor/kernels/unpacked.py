@@ -30,7 +30,8 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
     """
     raw = packed.detach().cpu().numpy()
     head = _read(raw, 0, HEAD, np.int64).tolist() if len(raw) >= HEAD * 8 else [0] * HEAD
-    if head[0] != MAGIC or head[1] != VERSION or head[3] > len(raw):
+    known = head[0] == MAGIC and head[1] == VERSION and head[2] in range(len(FORMS))
+    if not known or head[3] > len(raw):
         message = "these are no weights that this version of tonsor packed; pack them anew"
         raise EngineError(message)
     _, _, form, _, in_channels, filters, groups, high, wide = head[:9]

@@ -38,7 +38,30 @@ struct Product {
   const float* bias;
   float* sums;
   int64_t step;  // floats from one pixel's sums to the next
+  // If this completes the sums of floats: where they go, with what is added first.
+  float* out;
+  const float* residual;
+  int64_t pixel, filters;  // floats from one pixel to the next; filters of these panels
+  bool relu;
 };
+
+// Writes the sums of one pixel.
+template <int V>
+inline void complete(const Product& given, const Vector* sums, int64_t m) {
+  const int64_t at = m * given.pixel;
+#pragma GCC unroll 8
+  for (int v = 0; v < V; v++) {
+    const int64_t left = given.filters - v * LANES, n = at + v * LANES;
+    Vector a = sums[v];
+    if (left >= LANES) {
+      if (given.residual) a += load(given.residual + n);
+      store(given.out + n, given.relu ? at_least_zero(a) : a);
+    } else if (left > 0) {
+      if (given.residual) a += load_some(given.residual + n, left);
+      store_some(given.out + n, given.relu ? at_least_zero(a) : a, left);
+    }
+  }
+}
 
 template <int M, int P>
 __attribute__((noinline)) void multiply(const Product& given) {
@@ -66,6 +89,11 @@ __attribute__((noinline)) void multiply(const Product& given) {
 #pragma GCC unroll 8
       for (int v = 0; v < V; v++) a[m][v] += s * b[v];
     }
+  }
+  if (given.out) {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++) complete<V>(given, a[m], m);
+    return;
   }
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++)
@@ -96,14 +124,15 @@ Multiply multiply_of(int panels, int pixels) {
 
 template <typename T>
 void finish(const float* sums, int64_t filters, const T* residual, T* out, bool relu) {
-  int64_t n = 0;
-  for (; n + LANES <= filters; n += LANES) {
+  const int64_t vectors = filters < LANES ? 0 : filters;
+  for (int64_t i = 0; i < vectors; i += LANES) {
+    const int64_t n = std::min(i, filters - LANES);  // may overlap; it writes the same again
     Vector v = load(sums + n);
     if (residual) v += read(residual + n);
     if (relu) v = at_least_zero(v);
     write(out + n, v);
   }
-  for (; n < filters; n++) {
+  for (int64_t n = vectors; n < filters; n++) {
     float v = sums[n];
     if (residual) v += to_float(residual[n]);
     if (relu) v = v < 0 ? 0 : v;
@@ -245,9 +274,16 @@ void run(const Call& c) {
             for (int64_t p = 0; p < pixels;) {
               const int m = int(std::min<int64_t>(most, pixels - p));
               float* to = held_sums + p * step;
-              multiply_of(many, m)({weights + p0 * list.taps * PANEL + t0 * PANEL, list.taps * PANEL,
-                                    where + p, offsets + t0, some, t0 ? nullptr : bias, to, step});
-              if (done)
+              Product product{weights + p0 * list.taps * PANEL + t0 * PANEL, list.taps * PANEL,
+                              where + p, offsets + t0, some, t0 ? nullptr : bias, to, step,
+                              nullptr, nullptr, h.out_channels, filters, c.relu};
+              if (done && sizeof(T) == 4) {
+                const int64_t o = out_at + p * h.out_channels + filter;
+                product.out = static_cast<float*>(c.out) + o;
+                if (c.residual) product.residual = static_cast<const float*>(c.residual) + o;
+              }
+              multiply_of(many, m)(product);
+              if (done && sizeof(T) != 4)
                 for (int q = 0; q < m; q++) {
                   const int64_t o = out_at + (p + q) * h.out_channels + filter;
                   finish(to + q * step, filters,

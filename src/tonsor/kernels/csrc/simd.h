@@ -32,6 +32,24 @@ inline void store(float* at, Vector v) { *reinterpret_cast<Loose*>(at) = v; }
 inline Row load_row(const float* at) { return *reinterpret_cast<const LooseRow*>(at); }
 inline void store_row(float* at, Row v) { *reinterpret_cast<LooseRow*>(at) = v; }
 
+// The first few numbers of a vector; what is behind them in memory is not touched.
+inline Vector load_some(const float* at, int64_t count) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), at));
+#else
+  Vector v{};
+  for (int64_t i = 0; i < count; i++) v[i] = at[i];
+  return v;
+#endif
+}
+inline void store_some(float* at, Vector v, int64_t count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(at, __mmask16((1u << count) - 1), reinterpret_cast<__m512>(v));
+#else
+  for (int64_t i = 0; i < count; i++) at[i] = v[i];
+#endif
+}
+
 // One number in all lanes. A compiler's own way to do this is two instructions where one would do.
 inline Vector all(float value) {
 #if defined(__AVX512F__)
