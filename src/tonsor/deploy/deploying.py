@@ -13,8 +13,9 @@ from tonsor.cost.heap import heap_kept
 from tonsor.deploy.agree import outputs_agree
 from tonsor.deploy.bodies import Bodies, made_ready
 from tonsor.deploy.capture import batch_of, fresh, sites_of
+from tonsor.deploy.chains import join
 from tonsor.deploy.choose import Trial, choose
-from tonsor.deploy.deployed import Deployed, laid_as
+from tonsor.deploy.deployed import Deployed, FromGraph, laid_as
 from tonsor.deploy.proving import prove
 from tonsor.deploy.report import Conditions, DeployReport
 from tonsor.deploy.ways import WAYS
@@ -61,6 +62,8 @@ def deploy(
         bodies = made_ready(own, given, wanted, laid_as(wanted))
         sites = sites_of(bodies.fast)
         rows = choose(bodies.fast, sites, fresh(given), trial, quiet=quiet)
+        if isinstance(bodies.fast, FromGraph):
+            join(bodies.fast.body)
         found = compare(own, bodies.fast, fresh(given), laid_as(wanted), rounds)
         fast = found.models[found.returned]
         if verify:

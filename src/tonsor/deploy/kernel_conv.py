@@ -70,6 +70,12 @@ class KernelConv(nn.Module):
         self._remember(x, residual)
         return out
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the kernel does all of it, and nothing is added to the input before."""
+        packed = self.packed
+        return not self.before and packed.is_contiguous() and packed.data_ptr() % 8 == 0
+
     def _remember(self, x: Tensor, residual: Tensor | None) -> None:
         """Have the next call on such an input go without what this one had to look at."""
         packed = self.packed

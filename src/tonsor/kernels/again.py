@@ -18,13 +18,40 @@ from tonsor.kernels.library import library
 _LAST = torch.channels_last
 
 
-class _Fixed(ctypes.Structure):
+class Fixed(ctypes.Structure):
+    """What a kernel has to know of a call beside its tensors."""
+
     _fields_ = (
         ("packed", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in (
             "batch", "height", "width", "out_height", "out_width", "top", "left",
         )),
         ("relu", ctypes.c_int), ("half", ctypes.c_int),
+    )  # fmt: skip
+
+
+def made_of(shape: torch.Size, geometry: Geometry) -> torch.Size:
+    """Return the shape of what is made of an input of a shape."""
+    high, wide = geometry.out_size((shape[2], shape[3]))
+    return torch.Size((shape[0], geometry.out_channels, high, wide))
+
+
+def last_steps(shape: torch.Size) -> tuple[int, int, int, int]:
+    """Return the strides of images whose channels are last."""
+    _, channels, high, wide = shape
+    return channels * high * wide, 1, channels * wide, channels
+
+
+def fixed(
+    packed: Tensor, shape: torch.Size, kind: torch.dtype, geometry: Geometry, *, relu: bool
+) -> Fixed:  # fmt: skip
+    """Write down what does not change for inputs of a shape and kind."""
+    batch, _, height, width = shape
+    high, wide = geometry.out_size((height, width))
+    top, _, left, _ = geometry.padding
+    return Fixed(
+        packed.data_ptr(), batch, height, width, high, wide, top, left, relu,
+        kind is torch.bfloat16,
     )  # fmt: skip
 
 
@@ -48,7 +75,7 @@ class Again:
         self._held, self._at, self._dtype = packed, packed.data_ptr(), x.dtype
         self._shape = torch.Size((batch, filters, high, wide))
         self._steps = (filters * high * wide, 1, filters * wide, filters)
-        self._fixed = _Fixed(
+        self._fixed = Fixed(
             packed.data_ptr(), batch, height, width, high, wide, geometry.padding[0],
             geometry.padding[2], relu, x.dtype is torch.bfloat16,
         )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Read packed weights back: what is run where there is no kernel, and what packing is checked by."""
+"""Read packed weights back, to run where there is no kernel, and to check what was packed."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _stripes(
         values = _read(raw, weights, inputs * filters, np.float32)
         teams = math.ceil(filters / TEAM)
         bounds = [filters * t // teams for t in range(teams + 1)]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             team = values[start * inputs : stop * inputs].reshape(inputs, stop - start)
             rows = _read(raw, which, filters, np.int32)[start:stop]
             weight[rows, low : low + inputs, position] = team.T

@@ -53,3 +53,21 @@ TONSOR_API int tonsor_again(const Again* a, const void* x, const void* residual,
   return tonsor_convolve(a->packed, x, residual, out, a->batch, a->height, a->width, a->out_height,
                          a->out_width, a->top, a->left, a->relu, a->half, threads);
 }
+
+// One of many calls in a row. Places are bytes from the start of a piece of memory that all share,
+// or, below zero, -1 - i for what is the i-th of those that are given; a residual may be missing.
+struct Step {
+  Again again;
+  int64_t x, residual, out;
+};
+constexpr int64_t MISSING = INT64_MIN;
+
+TONSOR_API int tonsor_chain(const Step* steps, int64_t count, char* shared, void* const* given, int threads) {
+  const auto at = [&](int64_t place) -> void* {
+    return place == MISSING ? nullptr : place < 0 ? given[-1 - place] : shared + place;
+  };
+  for (const Step* step = steps; step < steps + count; step++)
+    if (int wrong = tonsor_again(&step->again, at(step->x), at(step->residual), at(step->out), threads))
+      return wrong;
+  return 0;
+}
