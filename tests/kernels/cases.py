@@ -127,7 +127,7 @@ class Case:
         assert found.dtype == self.dtype, self
         assert found.is_contiguous(memory_format=torch.channels_last), self
         scale = max(1e-3, float(wanted.abs().max())) if wanted.numel() else 1.0
-        allowed = 1e-5 * scale + one_step(wanted) * self.half
+        allowed = 1e-5 * scale + one_step(wanted) / 2 * self.half
         wrong = (found.double() - wanted).abs() - allowed
         assert not (wrong > 0).any(), f"{float(wrong.max()):.1e} too far: {self}"
         assert not found.isnan().any(), self

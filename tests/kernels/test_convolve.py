@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -56,6 +57,22 @@ def test_each_level_of_this_machine_computes_the_same(each_level: str) -> None:
 @given(case=cases())
 def test_any_small_convolution_is_that_of_torch(case: Case) -> None:
     case.check()
+
+
+@FORM
+@pytest.mark.parametrize("seed", range(5))
+def test_bfloat16_is_rounded_as_torch_rounds(form: Form, seed: int) -> None:
+    """Any bits at all, and many that lie in the middle between two numbers of bfloat16."""
+    seeded = torch.Generator().manual_seed(seed)
+    bits = torch.randint(-(2**31), 2**31 - 1, (150,), generator=seeded, dtype=torch.int32)
+    bits[::3] = bits[::3] & -65536 | 0x8000
+    bias = bits.view(torch.float32)
+    bias[:4] = torch.tensor([NAN, INF, -INF, torch.finfo(torch.float32).max])
+    shape, none = Geometry(2, 150, (1, 1)), np.zeros((150, 1), np.bool_)
+    packed = pack(torch.ones(150, 2, 1, 1), bias, shape, form, "stripes", none)
+    x = torch.ones(1, 2, 3, 3, dtype=torch.bfloat16)
+    wanted = bias.bfloat16().view(1, -1, 1, 1).expand(1, 150, 3, 3)
+    assert same_bits(convolve(packed, x, shape), wanted)
 
 
 @FORM

@@ -40,11 +40,11 @@ def convolve(
         message = "there are no compiled kernels here; `tonsor doctor` says why"
         raise EngineError(message)
     if x.dim() != 4 or not x.is_cpu or x.dtype not in DTYPES:
-        raise EngineError(_misfit(x, geometry))
+        raise EngineError(misfit(x, geometry))
     batch, channels, height, width = x.shape
     high, wide = geometry.out_size((height, width))
     if channels != geometry.in_channels or high < 1 or wide < 1:
-        raise EngineError(_misfit(x, geometry))
+        raise EngineError(misfit(x, geometry))
     packed = _checked(packed, geometry)
     x = x.contiguous(memory_format=_LAST)
     shape = (batch, geometry.out_channels, high, wide)
@@ -105,7 +105,8 @@ def _checked(packed: Tensor, geometry: Geometry) -> Tensor:
     return packed
 
 
-def _misfit(x: Tensor, geometry: Geometry) -> str:
+def misfit(x: Tensor, geometry: Geometry) -> str:
+    """Say that an input can't be convolved."""
     return (
         f"a kernel for {geometry.in_channels} channels with a window of {geometry.kernel} can't "
         f"convolve {_told(x)}; it takes images on the processor, in float32 or bfloat16, that are "

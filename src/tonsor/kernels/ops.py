@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tonsor.kernels.convolve import DTYPES, convolve
+from tonsor.errors import EngineError
+from tonsor.kernels.convolve import DTYPES, convolve, misfit
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.library import library
 from tonsor.kernels.unpacked import unpack
@@ -35,8 +36,10 @@ def _shape(
 ) -> Tensor:  # fmt: skip
     shape = Geometry.of(geometry)
     high, wide = shape.out_size((x.shape[2], x.shape[3]))
-    out = x.new_empty((x.shape[0], shape.out_channels, high, wide))
-    return out.contiguous(memory_format=torch.channels_last)
+    if x.shape[1] != shape.in_channels or high < 1 or wide < 1:
+        raise EngineError(misfit(x, shape))
+    sizes = (x.shape[0], shape.out_channels, high, wide)
+    return torch.empty(sizes, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def run(

@@ -10,7 +10,8 @@
 namespace tonsor {
 namespace {
 
-constexpr int PIXELS = 4;  // at a time
+constexpr int PIXELS = 4;       // at a time
+constexpr int64_t SOON = 1024;  // floats; how far ahead weights are asked for
 
 thread_local Scratch input_as_floats, where_to_read;
 
@@ -22,6 +23,7 @@ __attribute__((noinline)) void add(const float* w, const float* const* x, int64_
   for (int p = 0; p < PIXELS; p++) a[p] = sums[p];
   int64_t i = 0;
   for (; i + LANES <= inputs; i += LANES) {
+    __builtin_prefetch(w + i + SOON, 0, 2);
     Vector b = load(w + i);
 #pragma GCC unroll 4
     for (int p = 0; p < PIXELS; p++)

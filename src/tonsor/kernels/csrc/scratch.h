@@ -16,7 +16,7 @@ inline int64_t near_bytes() {
 #else
   static const int64_t cache = 0;
 #endif
-  const int64_t part = cache > 0 ? cache / 4 : 1 << 19;
+  const int64_t part = cache > 0 ? cache / 2 : 1 << 19;
   return part < (1 << 18) ? 1 << 18 : part;
 }
 

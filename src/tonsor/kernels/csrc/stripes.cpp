@@ -16,6 +16,7 @@ namespace {
 
 constexpr int MOST_VECTORS = 3;  // of pixels in a tile
 constexpr int TILE = MOST_VECTORS * LANES;
+constexpr int64_t SOON = 1024;  // floats; how far ahead weights are asked for
 
 
 // How many filters are held in registers beside so many vectors of pixels.
@@ -49,6 +50,7 @@ __attribute__((noinline)) void add(const Sums& given) {
     // Too few sums to wait for each other: every other input has sums of its own.
     Vector others[F] = {};
     for (; i > 1; i -= 2, w += 2 * filters, x += 2 * step) {
+      __builtin_prefetch(w + SOON, 0, 2);  // weights are read once, and all in a row
       Vector b = load(x), next = load(x + step);
 #pragma GCC unroll 16
       for (int f = 0; f < F; f++) {
@@ -109,6 +111,18 @@ void say_used(const Call& c, const Header& h, bool* rows, bool* columns) {
   }
 }
 
+// How many vectors the next tile has, of so many that are left.
+inline int next_tile(int64_t left) { return left == 4 ? 2 : int(std::min<int64_t>(MOST_VECTORS, left)); }
+
+// What it takes to multiply so many vectors by a number, about: the fewer at a time, the more.
+double cycles(int64_t vectors) {
+  constexpr double of_tile[MOST_VECTORS + 1] = {0, .8, 1.15, 1.6};
+  const int64_t rest = vectors % 3 == 1 && vectors > 1 ? 4 : vectors % 3;
+  double total = (vectors - rest) / 3 * of_tile[3];
+  for (int64_t left = rest; left > 0; left -= next_tile(left)) total += of_tile[next_tile(left)];
+  return total;
+}
+
 Grid grid_of(const Call& c, const Header& h) {
   bool used_rows[MOST_KERNEL] = {false}, used_columns[MOST_KERNEL] = {false};
   say_used(c, h, used_rows, used_columns);
@@ -147,7 +161,7 @@ Grid grid_of(const Call& c, const Header& h) {
       const int64_t rounds = (pieces * grid.shares + c.threads - 1) / c.threads;
       // In processor cycles, about: to lay out, to multiply, and to write.
       const double laid = .45 * planes * (grid.step) * inputs;
-      const double multiplied = .55 * stripes * inputs * grid.cells / LANES / grid.shares;
+      const double multiplied = stripes * inputs * cycles(grid.cells / LANES) / grid.shares;
       const double written = .4 * grid.cells * filters / grid.shares;
       const double cost = (laid + multiplied + written + 300) * rounds;
       if (least < 0 || cost < least) least = cost, best = grid;
@@ -329,7 +343,7 @@ void run(const Call& c) {
       const int64_t vectors = (rows * wide + LANES - 1) / LANES;
       for (int64_t v = 0; v < vectors;) {
         const int64_t left = vectors - v;
-        const int many = int(left == 4 && MOST_VECTORS < 4 ? 2 : std::min<int64_t>(MOST_VECTORS, left));
+        const int many = next_tile(left);
         Ahead<true> written = next_pixels(out_at + v * LANES, many * LANES, parts[g].count);
         for (int64_t n = low; n < high; n++)
           for (int q = 0; q < many; q++) store(tile + n * TILE + q * LANES, all(bias[n]));
