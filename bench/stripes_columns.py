@@ -2,7 +2,8 @@
 
     python bench/stripes_columns.py [--layers] [--models] [--rounds 15] [--batches 1 16 32]
 
-`--layers` times layers of CIFAR and ImageNet networks with random stripes and columns. The dense
+`--layers` times layers of CIFAR and ImageNet networks with random stripes and columns, and with
+stripes that are the same in groups of 16 filters. The dense
 layer that they are compared with is the fastest of three: torch as it is, torch with channels last,
 and oneDNN with its weights laid once and the ReLU fused. *Of the ideal* is how much of the speed-up
 that the FLOPs promise is there: (dense time / time) x (FLOPs kept / all FLOPs).
@@ -39,6 +40,7 @@ from tonsor.cost.heap import heap_kept
 from tonsor.families.columns.layers import find_columns
 from tonsor.families.stripes.layers import find_stripes
 from tonsor.fibres import FibreMask
+from tonsor.kernels.again import Again
 from tonsor.kernels.convolve import convolve
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.library import state
@@ -111,7 +113,7 @@ def dense_runs(conv: nn.Conv2d, x: Tensor) -> dict[str, Run]:
 
 
 def kernel_runs(conv: nn.Conv2d, x: Tensor, keep: float) -> dict[str, tuple[Run, float]]:
-    """Random stripes, random columns, and all of it, by our kernels, with the share that is kept.
+    """Stripes, columns, stripes of groups of 16 filters, and all, with the share that is kept.
 
     Stripes of outputs of a few pixels go the faster of their two ways.
     """
@@ -122,14 +124,18 @@ def kernel_runs(conv: nn.Conv2d, x: Tensor, keep: float) -> dict[str, tuple[Run,
     near = x.contiguous(memory_format=torch.channels_last)
     stripes = rng.random((conv.out_channels, 9)) < keep
     columns = rng.random((conv.in_channels, 9)) < keep
+    alike = np.repeat(rng.random((conv.out_channels // 16, 9)) < keep, 16, axis=0)
 
     def run(form: Form, kind: Any = None, mask: FibreMask | None = None) -> Run:
         packed = pack(conv.weight, conv.bias, shape, form, kind, mask)
-        return lambda: convolve(packed, near, shape, relu=True)
+        convolve(packed, near, shape, relu=True)
+        again = Again(packed, near, shape, relu=True)  # as in a deployed model
+        return lambda: again(near, None)
 
     found = {
         "stripes": (run("stripes", "stripes", stripes), float(stripes.mean())),
         "columns": (run("panels", "columns", columns), float(columns.mean())),
+        "grouped": (run("panels", "stripes", alike), float(alike.mean())),
         "own dense": (run("panels"), 1.0),
     }
     high, wide = shape.out_size((x.shape[2], x.shape[3]))
@@ -177,7 +183,7 @@ def summary(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {
             "batch": batch, "keep": keep, "width": width, "layers": len(mine),
             **{kind: [f(r["of_ideal"][kind] for r in mine) for f in (median, min, max)]
-               for kind in ("stripes", "columns", "own dense")},
+               for kind in ("stripes", "columns", "grouped", "own dense")},
         }  # fmt: skip
 
 
@@ -291,32 +297,34 @@ def model_row(
 
 def print_layers(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     print(f"{'layer':<23}{'batch':>6}{'keep':>5}{'dense':>9}{'stripes':>9}{'columns':>9}"
-          f"{'own':>9}   of the ideal: stripes columns, own dense")  # fmt: skip
+          f"{'grouped':>9}{'own':>9}   of the ideal: stripes columns grouped, own dense"
+    )  # fmt: skip
     for row in rows:
         ms, ideal = row["ms"], row["of_ideal"]
         stripes = min(ms["stripes"], ms.get("dots", ms["stripes"]))
         print(
             f"{row['layer']:<23}{row['batch']:>6}{row['keep']:>5.1f}{row['best_dense_ms']:>9.3f}"
-            f"{stripes:>9.3f}{ms['columns']:>9.3f}{ms['own dense']:>9.3f}"
-            f"{ideal['stripes']:>26.0%}{ideal['columns']:>8.0%}{ideal['own dense']:>8.0%}",
+            f"{stripes:>9.3f}{ms['columns']:>9.3f}{ms['grouped']:>9.3f}"
+            f"{ms['own dense']:>9.3f}{ideal['stripes']:>24.0%}{ideal['columns']:>8.0%}"
+            f"{ideal['grouped']:>8.0%}{ideal['own dense']:>10.0%}",
             flush=True,
         )
         yield row
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'of the ideal: median (least to most)':<44}{'stripes':>22}{'columns':>22}")
+    kinds = ("stripes", "columns", "grouped")
+    print(f"\n{'of the ideal: median (least to most)':<44}" + "".join(f"{k:>22}" for k in kinds))
     for row in rows:
-        told = [
-            f"{row[k][0]:.0%} ({row[k][1]:.0%} to {row[k][2]:.0%})" for k in ("stripes", "columns")
-        ]
+        told = [f"{row[k][0]:.0%} ({row[k][1]:.0%} to {row[k][2]:.0%})" for k in kinds]
         where = f"batch {row['batch']}, keep {row['keep']}, {row['width']}"
-        print(f"{where:<44}{told[0]:>22}{told[1]:>22}")
+        print(f"{where:<44}" + "".join(f"{text:>22}" for text in told))
 
 
 def print_head() -> None:
     print(f"\n{'network':<37}{'batch':>4}{'FLOPs':>6}{'eager':>9}{'nhwc':>9}{'dense':>9}"
-          f"{'control':>9}{'fast':>9}{'x eager':>8}{'dense':>7}{'contr.':>7}{'goal':>6}")  # fmt: skip
+          f"{'control':>9}{'fast':>9}{'x eager':>8}{'dense':>7}{'contr.':>7}{'goal':>6}"
+    )  # fmt: skip
 
 
 def print_model(row: dict[str, Any]) -> None:

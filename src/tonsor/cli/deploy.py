@@ -22,7 +22,7 @@ def show_deployed(command: Deploy) -> int:
     with using_threads(command.threads), step("timing the layers in all ways"):
         _, report = deploy(
             made.model, inputs, rounds=command.rounds, margin=command.margin,
-            ways=command.way or None,
+            ways=command.way or None, quiet=True,
         )  # fmt: skip
     if command.json:
         show_json(report.to_dict())

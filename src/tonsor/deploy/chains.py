@@ -129,7 +129,9 @@ def _joined(body: fx.GraphModule, run: Sequence[fx.Node]) -> None:
     ))  # fmt: skip
     numbers = {node: n for n, node in enumerate([*given, *run])}
     turns = [
-        Turn(body.get_submodule(str(node.target)), *(numbers[a] for a in node.args if a is not None))  # type: ignore[arg-type,index]
+        Turn(
+            body.get_submodule(str(node.target)), *(numbers[a] for a in node.args if a is not None)
+        )  # type: ignore[arg-type,index]
         for node in run
     ]
     outputs = [node for node in run if any(user not in inside for user in node.users)]

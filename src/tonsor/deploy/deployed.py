@@ -95,7 +95,7 @@ def portable(fast: nn.Module) -> nn.Module:
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
     >>> from tonsor.deploy import deploy
-    >>> fast, report = deploy(model, torch.randn(1, 3, 8, 8), rounds=1)
+    >>> fast, report = deploy(model, torch.randn(1, 3, 8, 8), rounds=1, quiet=True)
     >>> portable(fast)(torch.randn(1, 3, 8, 8)).shape
     torch.Size([1, 8, 6, 6])
     """

@@ -31,7 +31,7 @@ def deploy(
     *,
     rounds: int = 9,
     margin: float = 0.03,
-    quiet: bool = True,
+    quiet: bool = False,
     ways: Sequence[str] | None = None,
     verify: bool = True,
 ) -> tuple[Deployed, DeployReport]:
@@ -40,10 +40,11 @@ def deploy(
     Batch norms are folded into convolutions, residuals and ReLUs are fused, and each convolution
     runs in the fastest of several ways, which are timed on what it gets in the model. If the whole
     is then not faster than the model as it is, that is given back instead. The model is not
-    touched. The numbers hold for this machine, this batch and the threads that torch is set to.
+    touched. The numbers hold for this machine, this batch and the threads that torch is set to. The
+    report is printed unless `quiet`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
-    >>> fast, report = deploy(model, torch.randn(1, 3, 16, 16), rounds=1)
+    >>> fast, report = deploy(model, torch.randn(1, 3, 16, 16), rounds=1, quiet=True)
     >>> report.rows[0].name, report.rows[0].fused
     ('0', 'bn+relu')
     >>> torch.allclose(fast(torch.ones(1, 3, 16, 16)), model(torch.ones(1, 3, 16, 16)), atol=1e-5)
