@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tonsor.deploy.gpu_conv import gpu_ways
 from tonsor.deploy.kernel_conv import kernel_ways
 from tonsor.deploy.layers import FusedConv, pads_of
 from tonsor.surgery.fibre_conv import FibreConv, taken_down
@@ -149,10 +150,17 @@ def _kernel(fused: FusedConv, x: Tensor) -> dict[str, nn.Module]:
     return {f"kernel/{form}": way for form, way in kernel_ways(fused, x).items()}
 
 
+def _triton(fused: FusedConv, x: Tensor) -> dict[str, nn.Module]:
+    return {f"triton/{laid}": way for laid, way in gpu_ways(fused, x).items()}
+
+
 def _images(fused: FusedConv, x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dim() == 4 and fused.rank == 2
 
 
 WAYS: Mapping[str, Ways] = MappingProxyType(
-    {"dense": _dense, "prepacked": _prepacked, "torch": _torch, "kernel": _kernel}
-)
+    {
+        "dense": _dense, "prepacked": _prepacked, "torch": _torch, "kernel": _kernel,
+        "triton": _triton,
+    }
+)  # fmt: skip

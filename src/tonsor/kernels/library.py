@@ -90,7 +90,8 @@ def _settle() -> _Found:
         known = _found
         found = _found = known or _search(compiles=True)
     if known is None and found.warning:
-        warnings.warn(found.warning, KernelWarning, stacklevel=3)
+        # Where in a program it happens to come up says nothing, so none of its lines is shown.
+        warnings.warn_explicit(found.warning, KernelWarning, "tonsor", 1)
     return found
 
 
