@@ -152,12 +152,9 @@ def has_triton() -> bool:
 def allows_tf32() -> bool:
     """Whether torch's own convolutions may round float32 to 10 bits.
 
-    The older flag can't be read any more once somebody has set the newer ones.
+    The older flags set this one too, but can't always be read.
     """
-    newer = getattr(torch.backends.cudnn, "conv", None)
-    if newer is None:
-        return bool(torch.backends.cudnn.allow_tf32)
-    return newer.fp32_precision == "tf32"
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def _two(numbers: Any) -> tuple[int, int]:
