@@ -33,6 +33,6 @@ class Deploy:
     margin: Annotated[float, arg(metavar="SHARE")] = 0.03
     """By which share of its time a way must be faster than the ordinary one to be taken"""
     way: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WAY")] = ()
-    """Which ways are tried: dense, prepacked, torch, kernel; all if not said"""
+    """Which ways are tried: dense, prepacked, torch, kernel, triton; all if not said"""
     json: bool = False
     """Print everything as JSON"""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+_TF32 = 5e-3  # float32 that is rounded to 10 bits when it is multiplied
 _NOTHING = 1e-7  # a difference that is none, where all numbers are zero
 
 
@@ -41,7 +42,17 @@ def apart(got: Tensor, wanted: Tensor) -> float:
 
 def agree(got: Tensor, wanted: Tensor) -> bool:
     """Whether two tensors are the same but for rounding."""
-    return apart(got, wanted) <= _TOLERANCE.get(wanted.dtype, 0.0)
+    return apart(got, wanted) <= _limit(wanted)
+
+
+def _limit(wanted: Tensor) -> float:
+    rounded = wanted.is_cuda and wanted.dtype is torch.float32 and _by_tf32()
+    return _TF32 if rounded else _TOLERANCE.get(wanted.dtype, 0.0)
+
+
+def _by_tf32() -> bool:
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "tf32"
 
 
 def outputs_agree(got: Any, wanted: Any) -> bool:

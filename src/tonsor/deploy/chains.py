@@ -13,7 +13,7 @@ from tonsor.deploy.kernel_conv import KernelConv
 from tonsor.deploy.layers import Site
 from tonsor.kernels.chain import Chain, Link
 from tonsor.kernels.ops import by_kernel
-from tonsor.surgery.fibre_conv import taken_down
+from tonsor.surgery.fibre_conv import watched
 
 _SIZES = 8  # of inputs that are remembered
 _NAME = "deployed_chain"
@@ -41,15 +41,15 @@ class Chained(nn.Module):
         self._forget()
 
     def _forget(self) -> None:
-        self._ready: dict[Any, tuple[Chain, list[tuple[Any, Any, Tensor]]]] = {}
+        self._ready: dict[Any, tuple[Chain, _Made]] = {}
 
     def forward(self, *given: Tensor) -> Any:
         """Run all."""
-        if taken_down() or any(type(x) is not Tensor for x in given):
+        if watched() or [*map(type, given)].count(Tensor) < len(given):
             return self._one_by_one(given)
         sizes = given[0].shape if len(given) == 1 else tuple([x.shape for x in given])
         known = self._ready.get(sizes)
-        if known is None or not known[0].fits(given) or not _same(known[1]):
+        if known is None or not known[0].fits(given) or not known[1].holds():
             made = self._one_by_one(given)
             self._remember(sizes, given)
             return made
@@ -68,9 +68,12 @@ class Chained(nn.Module):
 
     def _remember(self, sizes: Any, given: Sequence[Tensor]) -> None:
         """Have the next call on such inputs go at once; this one went well."""
-        ways = [turn.site.way for turn in self.turns]
+        sites = [turn.site for turn in self.turns]
+        ways = [site.way for site in sites]
         alike = len({x.dtype for x in given}) == 1 and all(by_kernel(x) for x in given)
         if not alike or not all(isinstance(w, KernelConv) and w.is_whole for w in ways):
+            return
+        if any(_hooks_of((*sites, *ways))):
             return
         links = [
             Link(w.packed, w.geometry, w.relu, turn.x, turn.residual)
@@ -78,8 +81,7 @@ class Chained(nn.Module):
         ]  # fmt: skip
         if len(self._ready) >= _SIZES:
             self._forget()
-        held = [(t.site._modules, w, w.packed) for t, w in zip(self.turns, ways, strict=True)]
-        self._ready[sizes] = Chain(links, given, self.outputs), held  # type: ignore[assignment]
+        self._ready[sizes] = Chain(links, given, self.outputs), _Made(sites, links)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_ready": {}}
@@ -89,12 +91,35 @@ class Chained(nn.Module):
         return f"{len(self.turns)} layers, {self.turns[0].site.name} to {self.turns[-1].site.name}"
 
 
-def _same(held: Sequence[tuple[Any, Any, Tensor]]) -> bool:
-    """Whether sites still run in the ways, and with the weights, that a chain was made of."""
-    for modules, way, packed in held:
-        if modules["way"] is not way or way._buffers["packed"] is not packed:
-            return False
-    return True
+class _Made:
+    """What a chain was made of: the ways of sites, where their weights lay, and all hooks."""
+
+    __slots__ = ("_at", "_held", "_hooks", "_now")
+
+    def __init__(self, sites: Sequence[Site], links: Sequence[Link]) -> None:
+        ways = [site.way for site in sites]
+        self._held = [
+            (site._modules, way, way._buffers, link.packed)
+            for site, way, link in zip(sites, ways, links, strict=True)
+        ]
+        self._now = [link.packed.data_ptr for link in links]
+        self._at = [now() for now in self._now]
+        self._hooks = _hooks_of((*sites, *ways))
+
+    def holds(self) -> bool:
+        """Whether nothing of it is other than it was.
+
+        Weights move when a model goes to another process. Whoever hooks a layer wants to be called.
+        """
+        for modules, way, buffers, packed in self._held:
+            if modules["way"] is not way or buffers["packed"] is not packed:
+                return False
+        return [now() for now in self._now] == self._at and not any(self._hooks)
+
+
+def _hooks_of(modules: Sequence[nn.Module]) -> list[Any]:
+    """Return where modules have their hooks, now and later."""
+    return [hooks for m in modules for hooks in (m._forward_pre_hooks, m._forward_hooks)]
 
 
 def join(body: fx.GraphModule) -> None:
@@ -113,28 +138,30 @@ def join(body: fx.GraphModule) -> None:
 def _by_kernel(body: fx.GraphModule, node: fx.Node) -> bool:
     if node.op != "call_module" or node.kwargs:
         return False
-    site = body.get_submodule(str(node.target))
+    site = _site(body, node)
     way = site.way if isinstance(site, Site) else None
     return isinstance(way, KernelConv) and way.is_whole
 
 
+def _site(body: fx.GraphModule, node: fx.Node) -> Any:
+    return body.get_submodule(str(node.target))
+
+
 def _joined(body: fx.GraphModule, run: Sequence[fx.Node]) -> None:
     """Put one call in the place of several."""
-    if len(run) < 2:
-        return
     inside = set(run)
+    outputs = [node for node in run if any(user not in inside for user in node.users)]
+    if len(run) < 2 or not outputs:
+        return
     given = list(dict.fromkeys(
         arg for node in run for arg in node.args
         if isinstance(arg, fx.Node) and arg not in inside
     ))  # fmt: skip
     numbers = {node: n for n, node in enumerate([*given, *run])}
     turns = [
-        Turn(
-            body.get_submodule(str(node.target)), *(numbers[a] for a in node.args if a is not None)
-        )  # type: ignore[arg-type,index]
+        Turn(_site(body, node), *[numbers[a] for a in node.args if isinstance(a, fx.Node)])
         for node in run
     ]
-    outputs = [node for node in run if any(user not in inside for user in node.users)]
     name = f"{_NAME}_{sum(1 for m in body.children() if isinstance(m, Chained))}"
     body.add_submodule(name, Chained(turns, [numbers[node] for node in outputs]))
     with body.graph.inserting_after(run[-1]):

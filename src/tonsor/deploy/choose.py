@@ -20,6 +20,7 @@ from tonsor.deploy.fuse import fused_parts
 from tonsor.deploy.layers import Site, described, kept_share
 from tonsor.deploy.report import Row
 from tonsor.deploy.ways import WAYS
+from tonsor.errors import DeployError
 from tonsor.graph.inputs import Inputs
 
 _WARM_UP = 2
@@ -107,6 +108,9 @@ def _right_ways(
     for family in names:
         try:
             made = WAYS[family](site.reference, x)
+        except DeployError as error:  # says itself why it is not worth a try
+            left_out[family] = str(error)
+            continue
         except Exception as error:  # noqa: BLE001  whatever it is, there are others
             left_out[family] = _failed(error)
             continue

@@ -154,7 +154,8 @@ def allows_tf32() -> bool:
 
     The older flags set this one too, but can't always be read.
     """
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "tf32"
 
 
 def _two(numbers: Any) -> tuple[int, int]:

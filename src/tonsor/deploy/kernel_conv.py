@@ -15,7 +15,7 @@ from tonsor.kernels.convolve import DTYPES
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.library import library
 from tonsor.kernels.packed import MOST_KERNEL, Form, pack
-from tonsor.surgery.fibre_conv import FibreConv, taken_down
+from tonsor.surgery.fibre_conv import FibreConv, watched
 
 _SIZES = 8  # of inputs that are remembered
 _FEW = 16  # pixels of the output, of all images; up to so many, `dots` may be faster
@@ -59,7 +59,7 @@ class KernelConv(nn.Module):
         """Compute it."""
         if self.before:
             x = F.pad(x, self.before, self.mode)
-        if taken_down() or type(x) is not Tensor:  # such as one that has a shape and no numbers
+        if watched() or type(x) is not Tensor:  # such as one that has a shape and no numbers
             return torch.ops.tonsor.convolve(
                 x, self.packed, residual, self.geometry.numbers, self.relu
             )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tonsor.errors import EngineError
+from tonsor.kernels.convolve import WRONG
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.library import library
 
@@ -22,7 +24,7 @@ class Fixed(ctypes.Structure):
     """What a kernel has to know of a call beside its tensors."""
 
     _fields_ = (
-        ("packed", ctypes.c_void_p),
+        ("packed", ctypes.c_void_p), ("sizes", ctypes.c_int64 * 9),
         *((name, ctypes.c_int64) for name in (
             "batch", "height", "width", "out_height", "out_width", "top", "left",
         )),
@@ -49,8 +51,10 @@ def fixed(
     batch, _, height, width = shape
     high, wide = geometry.out_size((height, width))
     top, _, left, _ = geometry.padding
+    numbers = geometry.numbers
+    sizes = (*numbers[:2], numbers[-1], *numbers[2:6], *numbers[10:12])  # without the padding
     return Fixed(
-        packed.data_ptr(), batch, height, width, high, wide, top, left, relu,
+        packed.data_ptr(), sizes, batch, height, width, high, wide, top, left, relu,
         kind is torch.bfloat16,
     )  # fmt: skip
 
@@ -69,16 +73,10 @@ class Again:
         self._call = found.tonsor_again
         self._call.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_int]
         self._call.restype = ctypes.c_int
-        batch, _, height, width = x.shape
-        high, wide = geometry.out_size((height, width))
-        filters = geometry.out_channels
         self._held, self._at, self._dtype = packed, packed.data_ptr(), x.dtype
-        self._shape = torch.Size((batch, filters, high, wide))
-        self._steps = (filters * high * wide, 1, filters * wide, filters)
-        self._fixed = Fixed(
-            packed.data_ptr(), batch, height, width, high, wide, geometry.padding[0],
-            geometry.padding[2], relu, x.dtype is torch.bfloat16,
-        )  # fmt: skip
+        self._shape = made_of(x.shape, geometry)
+        self._steps = last_steps(self._shape)
+        self._fixed = fixed(packed, x.shape, x.dtype, geometry, relu=relu)
         self._where = ctypes.addressof(self._fixed)
 
     def fits(self, packed: Tensor | None, x: Tensor, residual: Tensor | None) -> bool:
@@ -103,14 +101,15 @@ class Again:
         """Convolve."""
         if not x.is_contiguous(memory_format=_LAST):
             x = x.contiguous(memory_format=_LAST)
-        out = torch.empty_strided(self._shape, self._steps, dtype=self._dtype)
-        if residual is None:
-            self._call(self._where, x.data_ptr(), None, out.data_ptr(), torch.get_num_threads())
-            return out
-        if not residual.is_contiguous(memory_format=_LAST):
-            residual = residual.contiguous(memory_format=_LAST)
-        self._call(
-            self._where, x.data_ptr(), residual.data_ptr(), out.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        out = x.new_empty_strided(self._shape, self._steps)  # there may be another default device
+        added = None
+        if residual is not None:
+            if not residual.is_contiguous(memory_format=_LAST):
+                residual = residual.contiguous(memory_format=_LAST)
+            added = residual.data_ptr()
+        wrong = self._call(
+            self._where, x.data_ptr(), added, out.data_ptr(), torch.get_num_threads()
+        )
+        if wrong:
+            raise EngineError(WRONG[wrong])
         return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tonsor.errors import EngineError
 from tonsor.kernels.again import Fixed, fixed, last_steps, made_of
+from tonsor.kernels.convolve import DTYPES, WRONG
 from tonsor.kernels.geometry import Geometry
 from tonsor.kernels.library import library
 
@@ -47,19 +49,50 @@ class _Step(ctypes.Structure):
     )  # fmt: skip
 
 
-class _Shared(threading.local):
-    """The memory of each thread for what is between kernels; it is as large as was ever needed."""
+class _Holder:
+    """What one thread holds."""
 
-    held: Tensor | None = None
+    __slots__ = ("__weakref__", "held")
+
+    def __init__(self) -> None:
+        self.held: Tensor | None = None
+
+
+_holders: weakref.WeakSet[_Holder] = weakref.WeakSet()
+_lock = threading.Lock()
+
+
+class _Shared(threading.local):
+    """The memory of each thread for what is between kernels; it is as large as was ever needed.
+
+    Nothing is in it between two calls, and no Python runs in the thread during one, so that one
+    piece will do for all chains of a thread.
+    """
+
+    def __init__(self) -> None:
+        self._holder = _Holder()
+        with _lock:
+            _holders.add(self._holder)
 
     def of(self, size: int) -> Tensor:
-        held = self.held
+        holder = self._holder
+        held = holder.held
         if held is None or held.numel() < size:
-            held = self.held = torch.empty(size, dtype=torch.uint8)
+            held = holder.held = torch.empty(size, dtype=torch.uint8, device="cpu")
         return held
 
 
 _shared = _Shared()
+
+
+def release() -> None:
+    """Give back the memory that all threads hold for chains; later calls ask for it again.
+
+    A chain that runs meanwhile keeps its memory until it is done.
+    """
+    with _lock:
+        for holder in _holders:
+            holder.held = None
 
 
 class Chain:
@@ -75,13 +108,7 @@ class Chain:
         self._call = _function()
         self._held = [link.packed for link in links]
         self.kind = given[0].dtype
-        shapes = [x.shape for x in given]
-        for link in links:
-            shapes.append(made_of(shapes[link.x], link.geometry))
-            added = None if link.residual is None else shapes[link.residual]
-            if shapes[link.x][1] != link.geometry.in_channels or added not in (None, shapes[-1]):
-                message = f"the links of a chain do not fit: {link.geometry} after {shapes[:-1]}"
-                raise EngineError(message)
+        shapes = _shapes(links, given, outputs)
         self.shapes = tuple(shapes[: len(given)])
         places, self._size = _placed(links, len(given), outputs, shapes, self.kind.itemsize)
         self._made = [(shapes[n], last_steps(shapes[n])) for n in outputs]
@@ -96,9 +123,17 @@ class Chain:
         self._pointers = ctypes.c_void_p * (len(given) + len(outputs))
 
     def fits(self, given: Sequence[Tensor]) -> bool:
-        """Whether these are plain tensors of its kind; their shapes are for others to compare."""
+        """Whether these are plain tensors of its kind, to which no gradient is to flow back.
+
+        Their shapes are for others to compare.
+        """
         kind = self.kind
-        return all(type(x) is Tensor and x.dtype is kind and x.is_cpu for x in given)
+        for x in given:
+            if type(x) is not Tensor or x.dtype is not kind or not x.is_cpu:
+                return False
+            if x.requires_grad and torch.is_grad_enabled():
+                return False
+        return True
 
     def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
         """Run all, and return the outputs."""
@@ -106,16 +141,53 @@ class Chain:
             x if x.is_contiguous(memory_format=_LAST) else x.contiguous(memory_format=_LAST)
             for x in given
         ]
-        made = [torch.empty_strided(*of, dtype=self.kind) for of in self._made]
+        new = given[0].new_empty_strided  # there may be another default device
+        made = [new(*of) for of in self._made]
         pointers = self._pointers(*[x.data_ptr() for x in (*laid, *made)])
         shared = _shared.of(self._size)
         wrong = self._call(
             self._where, self._count, shared.data_ptr(), pointers, torch.get_num_threads()
         )
         if wrong:
-            message = f"a kernel of a chain failed ({wrong}); deploy the model anew"
+            message = f"a kernel of a chain failed: {WRONG[wrong]}"
             raise EngineError(message)
         return made
+
+
+def _shapes(
+    links: Sequence[Link], given: Sequence[Tensor], outputs: Sequence[int]
+) -> list[torch.Size]:
+    """Return the shapes of all values, or say why these links are no chain."""
+    if any(x.dtype is not given[0].dtype or x.dtype not in DTYPES or x.dim() != 4 for x in given):
+        told = [f"{tuple(x.shape)}, {x.dtype}" for x in given]
+        message = f"a chain takes images, all in float32 or all in bfloat16; these are {told}"
+        raise EngineError(message)
+    shapes = [x.shape for x in given]
+    for link in links:
+        reads = (link.x,) if link.residual is None else (link.x, link.residual)
+        if not all(0 <= n < len(shapes) for n in reads):
+            message = (
+                f"a link of a chain reads the values {reads}, and there are {len(shapes)} before "
+                "it; have it read those"
+            )
+            raise EngineError(message)
+        made = made_of(shapes[link.x], link.geometry)
+        alike = link.residual is None or shapes[link.residual] == made
+        if shapes[link.x][1] != link.geometry.in_channels or min(made[2:]) < 1 or not alike:
+            message = (
+                f"a link of a chain, {link.geometry}, does not fit what it reads, "
+                f"{[tuple(shapes[n]) for n in reads]}; give it what it was made for"
+            )
+            raise EngineError(message)
+        shapes.append(made)
+    own = range(len(given), len(shapes))
+    if len({*outputs}) < len(outputs) or not all(n in own for n in outputs):
+        message = (
+            f"the outputs of a chain, {list(outputs)}, are to be values that it makes, "
+            f"{own.start} to {own.stop - 1}, each once; name such"
+        )
+        raise EngineError(message)
+    return shapes
 
 
 def _placed(
@@ -124,8 +196,9 @@ def _placed(
 ) -> tuple[list[int], int]:  # fmt: skip
     """Say where each value lies, and how much memory they share.
 
-    Two values that are needed at the same time never overlap; what a kernel reads is needed until
-    it is done.
+    Two values that are needed at the same time never overlap. What a kernel reads is needed until
+    it is done: it may read a residual again after it has written there, so a sum is never written
+    over what it is added to.
     """
     last = {n: n for n in range(len(shapes))}
     for index, link in enumerate(links):

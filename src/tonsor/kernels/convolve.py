@@ -16,10 +16,13 @@ from tonsor.kernels.packed import HEAD, MAGIC, VERSION
 DTYPES = (torch.float32, torch.bfloat16)
 
 _LAST = torch.channels_last
-_WRONG = {
+WRONG = {
     1: "these are no packed weights, or not all of them; pack them anew",
     2: "these weights were packed by another version of tonsor; pack them anew",
-    3: "there is not enough memory",
+    3: "there is not enough memory for a kernel to work in; give fewer or smaller images at a time",
+    4: "these weights were packed for another convolution; pack them for this one",
+    5: "rows of so many numbers are too long for the form 'panels'; pack the weights as 'dots'",
+    6: "a tensor has a shape and no numbers, as fake ones do; give tensors that have numbers",
 }
 _LEAST = 8 * HEAD  # bytes
 _Head = ctypes.c_int64 * 13  # those that say sizes
@@ -48,6 +51,7 @@ def convolve(
     packed = _checked(packed, geometry)
     x = x.contiguous(memory_format=_LAST)
     shape = (batch, geometry.out_channels, high, wide)
+    # Memory of its own: a kernel may read the others again after it has written.
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_LAST)
     added = None
     if residual is not None:
@@ -65,7 +69,7 @@ def convolve(
         torch.get_num_threads(),
     )  # fmt: skip
     if wrong:
-        raise EngineError(_WRONG[wrong])
+        raise EngineError(WRONG[wrong])
     return out
 
 
@@ -90,14 +94,14 @@ def _checked(packed: Tensor, geometry: Geometry) -> Tensor:
     The kernel trusts them: what it took for sizes would lead it anywhere.
     """
     if packed.dtype is not torch.uint8 or not packed.is_cpu or packed.numel() < _LEAST:
-        raise EngineError(_WRONG[1])
+        raise EngineError(WRONG[1])
     if packed.data_ptr() % 8 or not packed.is_contiguous():  # a part of something else
         packed = packed.clone(memory_format=torch.contiguous_format)
     magic, version, _, size, *sizes = _Head.from_address(packed.data_ptr())[:]
     if magic != MAGIC or (version == VERSION and size > packed.numel()):
-        raise EngineError(_WRONG[1])
+        raise EngineError(WRONG[1])
     if version != VERSION:
-        raise EngineError(_WRONG[2])
+        raise EngineError(WRONG[2])
     g = geometry
     if sizes != [g.in_channels, g.out_channels, g.groups, *g.kernel, *g.stride, *g.dilation]:
         message = f"these weights were packed for another convolution than {g}; pack them for it"

@@ -1,4 +1,6 @@
 // The functions that are called from outside.
+#include <cstring>
+
 #include "packed.h"
 #include "run.h"
 
@@ -21,35 +23,39 @@ TONSOR_API int tonsor_openmp(void) {
 #endif
 }
 
-// Convolves; inputs and outputs are channels last, `half` says that they are bfloat16. Returns 0,
-// or what is wrong: 1, this is nothing packed; 2, it was packed for another version.
+// Convolves; inputs and outputs are channels last, `half` says that they are bfloat16. Returns what
+// is wrong.
 TONSOR_API int tonsor_convolve(const void* packed, const void* x, const void* residual, void* out,
                                int64_t batch, int64_t height, int64_t width, int64_t out_height,
                                int64_t out_width, int64_t top, int64_t left, int relu, int half,
                                int threads) {
   using namespace tonsor;
   const Header& h = header(packed);
-  if (h.magic != MAGIC) return 1;
-  if (h.version != VERSION) return 2;
-  if (batch * out_height * out_width == 0) return 0;
+  if (h.magic != MAGIC) return NOT_PACKED;
+  if (h.version != VERSION) return OTHER_VERSION;
+  if (batch * out_height * out_width == 0) return NOTHING;
+  if (!x || !out) return NO_TENSOR;  // such as one that has a shape and no numbers
   const Call call{packed, x,         residual, out, batch, height,       width, out_height,
                   out_width, top, left,     relu != 0, threads < 1 ? 1 : threads};
   switch (h.form) {
-    case STRIPES: run_stripes(call, half); return 0;
-    case PANELS: run_panels(call, half); return 0;
-    case DOTS: run_dots(call, half); return 0;
-    default: return 1;
+    case STRIPES: return run_stripes(call, half);
+    case PANELS: return run_panels(call, half);
+    case DOTS: return run_dots(call, half);
+    default: return NOT_PACKED;
   }
 }
 
 // What does not change when a call is made again, on inputs of the same size.
 struct Again {
   const void* packed;
+  int64_t sizes[9];  // from the channels on, as the head has them: weights may be written over
   int64_t batch, height, width, out_height, out_width, top, left;
   int relu, half;
 };
 
 TONSOR_API int tonsor_again(const Again* a, const void* x, const void* residual, void* out, int threads) {
+  using namespace tonsor;
+  if (memcmp(a->sizes, &header(a->packed).in_channels, sizeof a->sizes)) return OTHER_CONVOLUTION;
   return tonsor_convolve(a->packed, x, residual, out, a->batch, a->height, a->width, a->out_height,
                          a->out_width, a->top, a->left, a->relu, a->half, threads);
 }

@@ -62,7 +62,13 @@ inline const T* at(const void* packed, int64_t place) {
   return reinterpret_cast<const T*>(static_cast<const char*>(packed) + place);
 }
 
-// One call: what is convolved, and how.
+// What is wrong with a call; Python says it in words.
+enum Wrong : int {
+  NOTHING = 0, NOT_PACKED = 1, OTHER_VERSION = 2, NO_MEMORY = 3, OTHER_CONVOLUTION = 4, TOO_LARGE = 5, NO_TENSOR = 6
+};
+
+// One call: what is convolved, and how. `out` shares no memory with what is read: where the last
+// numbers do not fill a vector, some outputs are written twice, each time from what was read anew.
 struct Call {
   const void* packed;
   const void *x, *residual;

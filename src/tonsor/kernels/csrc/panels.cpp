@@ -160,7 +160,7 @@ Slabs slabs_of(const Call& c, const Header& h, int64_t inputs) {
 }
 
 template <typename T>
-void run(const Call& c) {
+Wrong run(const Call& c) {
   const Header& h = header(c.packed);
   const int64_t inputs = h.in_channels / h.groups;
   const Part* parts = at<Part>(c.packed, h.parts);
@@ -174,6 +174,8 @@ void run(const Call& c) {
   const bool in_place = framed && sizeof(T) == 4;
   const int64_t line = in_place ? c.width * h.in_channels : width * inputs;  // floats of a row
   const int64_t pixel = in_place ? h.in_channels : inputs;
+  // How far taps are from a pixel is said in 32 bits.
+  if ((span_h - 1) * line + (span_w - 1) * pixel + inputs > INT32_MAX) return TOO_LARGE;
 
   const int64_t row_bytes = c.width * h.in_channels * int64_t(sizeof(T));
   const int64_t pieces = c.batch * slabs.in_image * h.groups;
@@ -194,7 +196,7 @@ void run(const Call& c) {
     return Ahead<>(image + begin * row_bytes, image + std::max(begin, end) * row_bytes, tiles);
   };
 
-  split(pieces * shares, c.threads, [&](int64_t first, int64_t last) {
+  return split(pieces * shares, c.threads, [&](int64_t first, int64_t last) {
     int64_t held = -1;
     for (int64_t item = first; item < last; item++) {
       const int64_t share = item % shares, piece = item / shares;
@@ -210,6 +212,7 @@ void run(const Call& c) {
       } else {
         const int64_t many = (y1 - y0 - 1) * h.stride[0] + span_h;
         float* rows = rows_of_input.floats(many * line + LANES);
+        if (!rows) return false;
         if (held != piece) {
           for (int64_t r = 0; r < many; r++) {
             const int64_t y = y0 * h.stride[0] + r - c.top;
@@ -242,6 +245,7 @@ void run(const Call& c) {
       // Addresses of pixels, once for all panels.
       const float** where = static_cast<const float**>(
           sums.bytes(pixels * 8 + pixels * PANEL * MOST_PANELS * 4 + 64));
+      if (!where) return false;
       float* held_sums = reinterpret_cast<float*>(where + (pixels + 7) / 8 * 8);
       for (int64_t q = 0, p = 0; q < y1 - y0; q++)
         for (int64_t col = 0; col < c.out_width; col++, p++)
@@ -255,6 +259,7 @@ void run(const Call& c) {
         if (begin == end) continue;
         const int32_t* taps = at<int32_t>(c.packed, list.rows);
         int32_t* offsets = static_cast<int32_t*>(offsets_of_taps.bytes((list.taps + 1) * 4));
+        if (!offsets) return false;
         for (int64_t t = 0; t < list.taps; t++)
           offsets[t] = int32_t(taps[3 * t + 1] * h.dilation[0] * line +
                                taps[3 * t + 2] * h.dilation[1] * pixel + taps[3 * t]);
@@ -298,11 +303,12 @@ void run(const Call& c) {
         }
       }
     }
+    return true;
   });
 }
 
 }  // namespace
 
-void run_panels(const Call& call, bool half) { half ? run<BFloat16>(call) : run<float>(call); }
+Wrong run_panels(const Call& call, bool half) { return half ? run<BFloat16>(call) : run<float>(call); }
 
 }  // namespace tonsor

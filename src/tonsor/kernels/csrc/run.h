@@ -5,9 +5,9 @@
 
 namespace tonsor {
 
-// `half`: inputs and outputs are bfloat16. Sums are in float either way.
-void run_stripes(const Call& call, bool half);
-void run_panels(const Call& call, bool half);
-void run_dots(const Call& call, bool half);
+// `half`: inputs and outputs are bfloat16. Sums are in float either way. They return what is wrong.
+Wrong run_stripes(const Call& call, bool half);
+Wrong run_panels(const Call& call, bool half);
+Wrong run_dots(const Call& call, bool half);
 
 }  // namespace tonsor

@@ -7,6 +7,8 @@
 
 #include <unistd.h>
 
+#include "packed.h"
+
 namespace tonsor {
 
 // How many bytes stay near one processor while they are worked on: a part of its own cache.
@@ -63,16 +65,16 @@ class Ahead {
   int64_t lines_;
 };
 
-// Splits `count` pieces of work between threads; `work(first, last)` does some of them.
+// Splits `count` pieces of work between threads; `work(first, last)` does some of them, and says
+// whether it had the memory for that. Nothing may leave a parallel region early, hence no exceptions.
 template <typename Work>
-inline void split(int64_t count, int threads, Work work) {
+inline Wrong split(int64_t count, int threads, Work work) {
   int64_t many = threads < count ? threads : count;
-  if (many <= 1) {
-    if (count) work(int64_t(0), count);
-    return;
-  }
-#pragma omp parallel for num_threads(int(many)) schedule(static, 1)
-  for (int64_t i = 0; i < many; i++) work(count * i / many, count * (i + 1) / many);
+  if (many <= 1) return !count || work(int64_t(0), count) ? NOTHING : NO_MEMORY;
+  bool good = true;
+#pragma omp parallel for num_threads(int(many)) schedule(static, 1) reduction(&& : good)
+  for (int64_t i = 0; i < many; i++) good = work(count * i / many, count * (i + 1) / many) && good;
+  return good ? NOTHING : NO_MEMORY;
 }
 
 }  // namespace tonsor

@@ -35,7 +35,7 @@ inline void store_row(float* at, Row v) { *reinterpret_cast<LooseRow*>(at) = v; 
 // The first few numbers of a vector; what is behind them in memory is not touched.
 inline Vector load_some(const float* at, int64_t count) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vector>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), at));
+  return reinterpret_cast<Vector>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), at));  // count is 16 at most
 #else
   Vector v{};
   for (int64_t i = 0; i < count; i++) v[i] = at[i];

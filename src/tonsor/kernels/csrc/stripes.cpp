@@ -50,7 +50,7 @@ __attribute__((noinline)) void add(const Sums& given) {
     // Too few sums to wait for each other: every other input has sums of its own.
     Vector others[F] = {};
     for (; i > 1; i -= 2, w += 2 * filters, x += 2 * step) {
-      __builtin_prefetch(w + SOON, 0, 2);  // weights are read once, and all in a row
+      __builtin_prefetch(w + SOON, 0, 3);  // weights are read once, and all in a row
       Vector b = load(x), next = load(x + step);
 #pragma GCC unroll 16
       for (int f = 0; f < F; f++) {
@@ -258,7 +258,7 @@ void finish(const Call& c, const float* tile, int64_t pixels, int64_t filters, i
 // ---------------------------------------------------------------- all together
 
 template <typename T>
-void run(const Call& c) {
+Wrong run(const Call& c) {
   const Header& h = header(c.packed);
   const Grid grid = grid_of(c, h);
   const Part* parts = at<Part>(c.packed, h.parts);
@@ -303,11 +303,12 @@ void run(const Call& c) {
                        out + (out_at[last] + h.out_channels) * int64_t(sizeof(T)), steps);
   };
 
-  split(pieces * grid.shares, c.threads, [&](int64_t first, int64_t last) {
+  return split(pieces * grid.shares, c.threads, [&](int64_t first, int64_t last) {
     float* laid = planes_of_input.floats(planes * grid.plane + 2 * TILE);
     float* tile = tile_of_sums.floats((filters + BLOCK) * TILE);
     char* more = static_cast<char*>(cells_of_slab.bytes(
         grid.cells * 8 + grid.step * 8 + (inputs + BLOCK) * sizeof(T) + 64));
+    if (!laid || !tile || !more) return false;
     int64_t* out_at = reinterpret_cast<int64_t*>(more);
     const T** where = reinterpret_cast<const T**>(out_at + grid.cells);
     T* zeros = reinterpret_cast<T*>(where + grid.step);
@@ -379,11 +380,12 @@ void run(const Call& c) {
         v += many;
       }
     }
+    return true;
   });
 }
 
 }  // namespace
 
-void run_stripes(const Call& call, bool half) { half ? run<BFloat16>(call) : run<float>(call); }
+Wrong run_stripes(const Call& call, bool half) { return half ? run<BFloat16>(call) : run<float>(call); }
 
 }  // namespace tonsor
