@@ -21,6 +21,7 @@ wall clock; numbers are medians.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from collections import Counter, defaultdict
@@ -94,10 +95,7 @@ def in_turns(
 
 def dense_runs(conv: nn.Conv2d, x: Tensor) -> dict[str, Run]:
     """The whole convolution and a ReLU, in three ways."""
-    last = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
-    )
-    last.load_state_dict(conv.state_dict())
+    last: Any = copy.deepcopy(conv)
     last = last.to(memory_format=torch.channels_last)
     near = x.contiguous(memory_format=torch.channels_last)
     ops: Any = torch.ops.mkldnn
@@ -277,7 +275,8 @@ def model_row(
     slim = plan.apply(net, verify=False).eval()
     near = x.contiguous(memory_format=torch.channels_last)
     models: dict[str, nn.Module] = {"eager": net}
-    models["nhwc"] = built(name).to(memory_format=torch.channels_last)
+    last: Any = built(name)
+    models["nhwc"] = last.to(memory_format=torch.channels_last)
     models["dense"], _ = tonsor.deploy(net, x, quiet=True)
     models["control"], _ = tonsor.deploy(net, x, quiet=True, ways=("kernel",))
     models["fast"], report = tonsor.deploy(slim, x, quiet=True)

@@ -267,6 +267,16 @@ def test_residuals_that_do_not_fit_are_refused(residual: Tensor) -> None:
         convolve(case.packed(), case.x, case.geometry, residual)
 
 
+def test_rows_that_are_too_long_to_count_are_refused() -> None:
+    """Those of an image, as wide as its padding makes it; no memory is asked for."""
+    shape = Geometry(1, 2, (3, 1), (1, 2**30), (1, 1, 2**30, 0))
+    packed = pack(torch.ones(2, 1, 3, 1), None, shape, "panels")
+    with pytest.raises(EngineError, match=r"too long for the form 'panels'; pack .* as 'dots'"):
+        convolve(packed, torch.ones(1, 1, 1, 1), shape)
+    dots = pack(torch.ones(2, 1, 3, 1), None, shape, "dots")
+    assert convolve(dots, torch.ones(1, 1, 1, 1), shape).flatten().tolist() == [0, 1, 0, 1]
+
+
 def test_without_a_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("stripes")
     monkeypatch.setenv("TONSOR_KERNELS", "off")

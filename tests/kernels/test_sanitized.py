@@ -24,13 +24,25 @@ WATCH = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1
 RUN = """
 import ctypes, random, sys, torch
 from tests.kernels.cases import Case, drawn
-import tonsor.kernels.convolve as convolve
+from tests.kernels.chains import drawn_chain, line, same
+from tonsor.kernels import again, chain, convolve
 found = ctypes.CDLL(sys.argv[1])
-convolve.library = lambda: found
+again.library = chain.library = convolve.library = lambda: found
 for seed in range(int(sys.argv[2])):
     torch.set_num_threads(random.Random(seed).choice([1, 1, 2, 3]))
-    drawn(seed, 2e5).check()
+    case = drawn(seed, 2e5)
+    case.check()
+    call = again.Again(case.packed(), case.x, case.geometry, relu=case.relu)
+    assert torch.equal(call(case.x, case.given_residual), case.found()), case
+    links = drawn_chain(seed)
+    assert same(links.found(), links.wanted()), links
 print("all right", flush=True)
+for form in ("stripes", "panels", "dots"):
+    links = line(form)
+    short = links.chain()
+    chain.release()
+    short._size -= 64 * (sys.argv[3] == form + " in a chain")
+    short(links.given)
 case, call = Case("panels"), convolve._call()
 packed, out = case.packed(), torch.empty(case.shape)
 for form in ("stripes", "panels", "dots"):
@@ -64,7 +76,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def ran(library: Path, seeds: int, short: str) -> subprocess.CompletedProcess[str]:
-    """Run some convolutions, and one at the end whose input may be a number short."""
+    """Run some convolutions and chains, and some at the end that may be a few numbers short."""
     watchers = []
     for name in ("libasan.so", "libubsan.so"):
         _, said = call([*compiler().command, f"-print-file-name={name}"])
@@ -90,8 +102,9 @@ def test_no_convolution_reads_or_writes_what_is_not_its_own(watched: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["stripes", "panels", "dots"])
-def test_one_number_too_few_would_be_seen(watched: Path, form: str) -> None:
-    done = ran(watched, 0, form)
+@pytest.mark.parametrize("where", ["", " in a chain"])
+def test_one_number_too_few_would_be_seen(watched: Path, form: str, where: str) -> None:
+    done = ran(watched, 0, form + where)
     assert done.returncode != 0
-    assert "heap-buffer-overflow" in done.stderr
+    assert "ERROR: AddressSanitizer" in done.stderr
     assert "to the end" not in done.stdout

@@ -34,6 +34,8 @@ class Deployed(nn.Module):
 class FromGraph(Deployed):
     """The operators of a model as a graph, in which each convolution has the way it runs."""
 
+    body: fx.GraphModule
+
     def __init__(self, body: fx.GraphModule, layout: Layout, laid: tuple[bool, ...]) -> None:
         super().__init__()
         self.body, self.layout = body, layout

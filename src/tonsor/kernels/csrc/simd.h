@@ -32,9 +32,10 @@ inline void store(float* at, Vector v) { *reinterpret_cast<Loose*>(at) = v; }
 inline Row load_row(const float* at) { return *reinterpret_cast<const LooseRow*>(at); }
 inline void store_row(float* at, Row v) { *reinterpret_cast<LooseRow*>(at) = v; }
 
-// The first few numbers of a vector; what is behind them in memory is not touched.
+// The first few numbers of a vector; what is behind them in memory is not touched. A sanitizer does
+// not see what masks read and write, so it gets the plain way.
 inline Vector load_some(const float* at, int64_t count) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__SANITIZE_ADDRESS__)
   return reinterpret_cast<Vector>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), at));  // count is 16 at most
 #else
   Vector v{};
@@ -43,7 +44,7 @@ inline Vector load_some(const float* at, int64_t count) {
 #endif
 }
 inline void store_some(float* at, Vector v, int64_t count) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__SANITIZE_ADDRESS__)
   _mm512_mask_storeu_ps(at, __mmask16((1u << count) - 1), reinterpret_cast<__m512>(v));
 #else
   for (int64_t i = 0; i < count; i++) at[i] = v[i];
