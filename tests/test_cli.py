@@ -115,6 +115,7 @@ FLAGS = {
         "--images", "--epochs", "--processes", "-o", "--out", "--quiet", "--json", "--traceback",
     },
     "list": {"--json"},
+    "deploy": {"--way", "--rounds", "--margin", "--threads", "--batch", "--json"},
     "doctor": {"--build", "--clean", "--strict", "--json"},
     "demo": {"--out"},
     "train": {"--weights", "--json"},
@@ -177,7 +178,7 @@ def test_the_flags_are_these_and_no_others(
     found = {flag for row in rows for flag in re.findall(r"(?:^|, )(--?[a-z-]+)", row)}
     ranking = ("score", "sensitivity", "prune")
     source, images = (
-        ("inspect", "explain", "blocks", "stripes", "columns"),
+        ("inspect", "explain", "blocks", "stripes", "columns", "deploy"),
         ("train", "finetune", "eval", "blocks"),
     )
     shared = SOURCE_FLAGS if command in (*source, *ranking) else set()

@@ -318,7 +318,6 @@ def test_a_wrong_layer_in_a_chain_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("deployed_wins")
-@pytest.mark.filterwarnings("ignore:Using .torch.compile.module.. when there are global hooks")
 @torch.no_grad()
 def test_copies_files_and_graphs_compute_the_same() -> None:
     _, fast = deployed("crossing")

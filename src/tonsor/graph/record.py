@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -161,6 +162,8 @@ class Recorder(TorchDispatchMode):
         finally:
             pre.remove()
             post.remove()
+            # torch forgets to, and would warn of hooks whenever a model is compiled later.
+            modules._global_forward_hooks_with_kwargs.pop(post.id, None)
             torch.backends.mha.set_fastpath_enabled(fast)
 
     def _enter(self, module: nn.Module, args: Any) -> None:

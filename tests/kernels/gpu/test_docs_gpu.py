@@ -28,7 +28,7 @@ def test_its_python_runs(place: torch.device, capsys: pytest.CaptureFixture[str]
     for block in blocks:
         exec(block, names)
     assert names["y"].shape == (1, 8, 5, 5)
-    said = re.search(r"print\(choice.*?\)  # (.*)", PAGE)
+    said = re.search(r"print\(choice.*\)\n# (.*)", PAGE)
     assert said
     assert capsys.readouterr().out.strip() == said[1]
 
