@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import pytest
 
 from tonsor.kernels import library, source
 
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("c++")), reason="needs g++ or c++"
+)
 SOURCE = """
 #include "numbers.h"
 extern "C" int tonsor_abi(void) { return ABI; }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kernels.standin import Home, greets, new_home, script
+from tests.kernels.standin import Home, greets, script
 from tonsor.errors import EngineError
 from tonsor.kernels import build, compiler, source
 from tonsor.kernels.level import choose_level
@@ -21,12 +20,6 @@ needs_compiler = pytest.mark.skipif(REAL is None, reason="needs g++ or c++")
 texts = st.dictionaries(
     st.sampled_from(["a.cpp", "b.cpp", "a.h", "b.h"]), st.sampled_from(["", "x", "y", "xy"])
 ).map(lambda found: {"a.cpp": "", **found})
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Home]:
-    with new_home(monkeypatch, tmp_path) as found:
-        yield found
 
 
 # ---------------------------------------------------------------- keys

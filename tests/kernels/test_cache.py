@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernels.standin import Home, new_home
+from tests.kernels.standin import Home, needs_compiler
 from tonsor.errors import EngineError
 from tonsor.kernels import cache, library
 from tonsor.kernels.library import KernelWarning
 from tonsor.kernels.source import source_key
-
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("c++")), reason="needs g++ or c++"
-)
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Home]:
-    with new_home(monkeypatch, tmp_path) as found:
-        yield found
 
 
 def test_the_folder_is_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

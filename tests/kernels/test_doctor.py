@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.commands import answer, refusal
-from tests.kernels.standin import Home, new_home, script
+from tests.kernels.standin import Home, needs_compiler, script
 from tonsor.cli import doctor, main
 from tonsor.kernels import library
 from tonsor.kernels.compiler import find_compiler
 from tonsor.kernels.level import choose_level
 from tonsor.kernels.library import KernelWarning
-
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("c++")), reason="needs g++ or c++"
-)
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Home]:
-    with new_home(monkeypatch, tmp_path) as found:
-        yield found
 
 
 @needs_compiler

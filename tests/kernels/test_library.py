@@ -10,14 +10,13 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tests.kernels.standin import SOURCE, Home, greets, new_home, script
+from tests.kernels.standin import SOURCE, Home, greets, script
 from tonsor.errors import SelectionError
 from tonsor.kernels import cache, library, source
 from tonsor.kernels import level as levels
@@ -28,12 +27,6 @@ from tonsor.kernels.library import KernelWarning, State
 
 REAL = shutil.which("g++") or shutil.which("c++")
 needs_compiler = pytest.mark.skipif(REAL is None, reason="needs g++ or c++")
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Home]:
-    with new_home(monkeypatch, tmp_path) as found:
-        yield found
 
 
 def none_because(said: str) -> State:

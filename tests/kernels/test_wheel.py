@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import types
@@ -16,20 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.kernels.standin import SOURCE, Home, new_home, script
+from tests.kernels.standin import SOURCE, Home, needs_compiler, script
 from tonsor.kernels.build import is_whole, library_name
 from tonsor.kernels.source import LEVELS, is_x86
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("c++")), reason="needs g++ or c++"
-)
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Home]:
-    with new_home(monkeypatch, tmp_path) as found:
-        yield found
 
 
 @pytest.fixture
