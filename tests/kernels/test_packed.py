@@ -17,7 +17,7 @@ from tests.kernels.cases import Case, cases
 from tonsor.errors import EngineError
 from tonsor.kernels.convolve import convolve
 from tonsor.kernels.geometry import Geometry
-from tonsor.kernels.packed import FORMS, HEAD, MAGIC, Form, pack, shared
+from tonsor.kernels.packed import FORMS, HEAD, MAGIC, Form, pack
 from tonsor.kernels.unpacked import unpack
 
 FORM = pytest.mark.parametrize("form", FORMS)
@@ -91,16 +91,6 @@ def test_panels_share_a_tap_only_if_a_filter_has_it(case: Case) -> None:
         lists = packed[first : first + 40 * count].view(torch.int64).view(-1, 5).tolist()
         held += sum(-(-filters // 16) * each for _, filters, each, _, _ in lists)
     assert held == taps
-
-
-@given(rows=st.integers(1, 50), same=st.booleans(), seed=st.integers(0, 99))
-def test_groups_of_stripes_are_seen(rows: int, same: bool, seed: int) -> None:
-    mask = np.random.default_rng(seed).random((-(-rows // 16), 9)) < 0.5
-    mask = np.repeat(mask, 16, axis=0)[:rows]
-    if not same:
-        mask[seed % rows, seed % 9] ^= True
-    alone = rows == 1 or (rows % 16 == 1 and seed % rows == rows - 1)
-    assert shared(mask) == (16 if same or alone else 1)
 
 
 @FORM

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from tonsor.deploy.calls import Layout
 from tonsor.deploy.capture import sites_of
+from tonsor.deploy.layers import channels_last
 from tonsor.errors import DeployError
 
 
@@ -77,11 +78,6 @@ class AsItIs(Deployed):
             for x, usual in zip(leaves, self.laid, strict=False)
         ]
         return pytree.tree_unflatten(out, spec)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Lay the channels of images last in memory; other tensors stay as they are."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def laid_as(outputs: Any) -> tuple[bool, ...]:

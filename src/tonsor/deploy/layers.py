@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,6 +62,11 @@ class Site(nn.Module):
     def extra_repr(self) -> str:
         """Say whose place it is."""
         return f"{self.name}, {self.chosen or 'reference'}"
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay the channels of images last in memory; other tensors stay as they are."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def rank_of(conv: nn.Module) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tonsor.deploy.gpu_conv import gpu_ways
 from tonsor.deploy.kernel_conv import kernel_ways
-from tonsor.deploy.layers import FusedConv, pads_of
+from tonsor.deploy.layers import FusedConv, channels_last, pads_of
 from tonsor.surgery.fibre_conv import FibreConv, taken_down
 
 Ways: TypeAlias = Callable[[FusedConv, Tensor], dict[str, nn.Module]]
@@ -24,12 +24,6 @@ _PACK: Any = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None)
 _POINTWISE: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _PACKED: Any = None if _POINTWISE is None else _POINTWISE.default
 _PACKED_ADD: Any = None if _POINTWISE is None else _POINTWISE.binary
-_LAST = torch.channels_last
-
-
-def last(x: Tensor) -> Tensor:
-    """Lay the channels of images last in memory; other tensors stay as they are."""
-    return x.contiguous(memory_format=_LAST) if x.dim() == 4 else x
 
 
 class Dense(nn.Module):
@@ -40,7 +34,9 @@ class Dense(nn.Module):
         conv = fused.conv
         weight = conv.dense_weight() if isinstance(conv, FibreConv) else conv.weight
         self.weight: Tensor
-        weight = last(weight.detach()) if weight.dim() == 4 else weight.detach().contiguous()
+        weight = (
+            channels_last(weight.detach()) if weight.dim() == 4 else weight.detach().contiguous()
+        )
         self.register_buffer("weight", weight)
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
         self.relu = fused.relu
@@ -56,7 +52,7 @@ class Dense(nn.Module):
 
     def padded(self, x: Tensor) -> Tensor:
         """Add what the convolution does not add itself."""
-        return last(F.pad(x, self.before, self.mode) if self.before else x)
+        return channels_last(F.pad(x, self.before, self.mode) if self.before else x)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Compute it."""
@@ -97,7 +93,16 @@ class Prepacked(nn.Module):
         if residual is None:
             return _PACKED(x, self._packed, dense.bias, *geometry, relu or "none", [], "")
         return _PACKED_ADD(
-            x, last(residual), self._packed, dense.bias, *geometry, "add", 1.0, relu, [], None
+            x,
+            channels_last(residual),
+            self._packed,
+            dense.bias,
+            *geometry,
+            "add",
+            1.0,
+            relu,
+            [],
+            None,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -122,7 +127,7 @@ class ByFibres(nn.Module):
         out = self.conv(x.contiguous())
         if residual is not None:
             out = out + residual
-        return last(F.relu(out) if self.relu else out)
+        return channels_last(F.relu(out) if self.relu else out)
 
 
 def _dense(fused: FusedConv, x: Tensor) -> dict[str, nn.Module]:

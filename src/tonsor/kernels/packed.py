@@ -93,18 +93,6 @@ def _fits(what: str, shape: Iterable[int], wanted: Iterable[int]) -> None:
         raise EngineError(message)
 
 
-def shared(mask: FibreMask) -> int:
-    """Return for stripes how many filters in a row share their places at least: 1, or panels' 16.
-
-    >>> shared(np.repeat(np.eye(3, 9, dtype=bool), 16, axis=0)), shared(np.eye(4, 9, dtype=bool))
-    (16, 1)
-    """
-    for at in range(0, len(mask), PANEL):
-        if (mask[at : at + PANEL] != mask[at]).any():
-            return 1
-    return PANEL
-
-
 def _everywhere(geometry: Geometry, kind: Kind | None, mask: FibreMask | None) -> FibreMask:
     """Say for each filter, input of its group and position whether it stays."""
     shape = (geometry.out_channels, geometry.inputs, geometry.positions)
